@@ -1,0 +1,3 @@
+"""The Python half of understudy: everything that touches audio, tensors or statistics."""
+
+__version__ = "0.1.0"

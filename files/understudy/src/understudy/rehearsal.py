@@ -1,0 +1,163 @@
+"""Small random weights and a made-up voice, for a rehearsal without a GPU.
+
+The files have upstream's names and format and are loaded by the unmodified
+``ChatterboxTTS.from_local``. Only the *sizes* of a few inner modules differ;
+they are written to ``rehearsal.json`` beside the weights, and `shrink` must be
+called with them before the model is built. Real weights have no such file.
+
+What a random model lacks is an ending: it would run into the token cap every
+time. So one direction of the hidden space is reserved. It grows with the
+position of the speech token and points at the end-of-speech logit, which makes
+an utterance end by itself after two to four seconds, as a trained one does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MARKER = "rehearsal.json"
+SEED = 20260101
+
+#: Sizes of the shrunken modules. Upstream: 30 x 4096, 6 x 2048, 4 + 12, 6 x 1280.
+ARCHITECTURE: dict[str, int] = {
+    "t3_layers": 2,
+    "t3_intermediate": 1024,
+    "flow_encoder_blocks": 1,
+    "flow_encoder_units": 512,
+    "flow_decoder_blocks": 1,
+    "flow_decoder_mid_blocks": 2,
+    "tokenizer_layers": 1,
+    "tokenizer_state": 640,
+    "tokenizer_heads": 10,
+}
+
+#: Where the end becomes likely, in speech tokens (25 are one second), and the logit there.
+END_POSITION, END_LOGIT = 110, 5.0
+
+#: Added to the vocoder's log magnitudes (natural logarithm): + 16 dB.
+GAIN_LOG = 1.8
+
+
+def read_marker(weights_dir: Path) -> dict[str, int] | None:
+    """Return the architecture in ``rehearsal.json``, or None for real weights."""
+    marker = weights_dir / MARKER
+    if not marker.is_file():
+        return None
+    architecture: dict[str, int] = json.loads(marker.read_text(encoding="utf-8"))["architecture"]
+    return architecture
+
+
+def shrink(architecture: dict[str, int]) -> None:
+    """Make this process build the small modules instead of the full-size ones.
+
+    Affects every model built afterwards in the process; there is one per process.
+
+    Args:
+        architecture: the sizes, as in `ARCHITECTURE`.
+    """
+    from functools import partial
+
+    from chatterbox.models.s3gen import s3gen as upstream
+    from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
+    from s3tokenizer.model_v2 import ModelConfig, S3TokenizerV2
+
+    LLAMA_CONFIGS["Llama_520M"].update(
+        num_hidden_layers=architecture["t3_layers"],
+        intermediate_size=architecture["t3_intermediate"],
+    )
+    if not isinstance(upstream.ConditionalDecoder, partial):
+        encoder, decoder = upstream.UpsampleConformerEncoder, upstream.ConditionalDecoder
+
+        def small_encoder(**kwargs: Any) -> Any:
+            kwargs.update(
+                num_blocks=architecture["flow_encoder_blocks"],
+                linear_units=architecture["flow_encoder_units"],
+            )
+            return encoder(**kwargs)
+
+        def small_decoder(*args: Any, **kwargs: Any) -> Any:
+            kwargs.update(
+                n_blocks=architecture["flow_decoder_blocks"],
+                num_mid_blocks=architecture["flow_decoder_mid_blocks"],
+            )
+            return decoder(*args, **kwargs)
+
+        upstream.UpsampleConformerEncoder = partial(small_encoder)
+        upstream.ConditionalDecoder = partial(small_decoder)
+    S3TokenizerV2.__init__.__defaults__ = (
+        ModelConfig(
+            n_audio_layer=architecture["tokenizer_layers"],
+            n_audio_state=architecture["tokenizer_state"],
+            n_audio_head=architecture["tokenizer_heads"],
+        ),
+    )
+
+
+def make_weights(out_dir: Path, *, small: bool = True) -> None:
+    """Write random weights that ``ChatterboxTTS.from_local`` loads.
+
+    Args:
+        out_dir: receives ``ve``, ``t3_cfg``, ``s3gen`` (safetensors), ``tokenizer.json``
+            and, when small, ``rehearsal.json``. No ``conds.pt``: the default voice is
+            upstream's own recording and cannot be made up.
+        small: False writes the full-size model (3.2 GB), for tests on a GPU.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if small:
+        shrink(ARCHITECTURE)
+    from chatterbox.models.s3gen import S3Gen
+    from chatterbox.models.t3 import T3
+    from chatterbox.models.voice_encoder import VoiceEncoder
+
+    torch.manual_seed(SEED)
+    t3, s3gen, ve = T3(), S3Gen(), VoiceEncoder()
+    with torch.no_grad():
+        _teach_to_stop(t3)
+        _speak_up(s3gen.mel2wav)
+    for name, model in (("t3_cfg", t3), ("s3gen", s3gen), ("ve", ve)):
+        state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
+        save_file(state, str(out_dir / f"{name}.safetensors"))
+    _write_tokenizer(out_dir / "tokenizer.json")
+    if small:
+        marker = {"architecture": ARCHITECTURE, "seed": SEED, "what": "small random weights"}
+        (out_dir / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def _teach_to_stop(t3: Any) -> None:
+    """Tie the end-of-speech logit to the position of the speech token (see above)."""
+    stop = t3.hp.stop_speech_token
+    positions = t3.speech_pos_emb.emb.weight
+    t3.speech_emb.weight[:, 0] = 0.0
+    for layer in t3.tfmr.layers:  # nothing else may write to the reserved direction
+        layer.self_attn.o_proj.weight[0] = 0.0
+        layer.mlp.down_proj.weight[0] = 0.0
+    ramp = positions.new_tensor(range(positions.shape[0])) / END_POSITION
+    positions[:, 0] = ramp.clamp(max=2.0)
+    t3.speech_head.weight[:, 0] = 0.0
+    t3.speech_head.weight[stop] = 0.0
+    t3.speech_head.weight[stop, 0] = END_LOGIT
+
+
+def _speak_up(vocoder: Any) -> None:
+    """Raise the vocoder's log magnitudes: random ones come out at about -38 dBFS."""
+    magnitudes = vocoder.istft_params["n_fft"] // 2 + 1
+    vocoder.conv_post.bias[:magnitudes] += GAIN_LOG
+
+
+def _write_tokenizer(path: Path) -> None:
+    """Write a character tokenizer with upstream's special tokens and ids below 704."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    special = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2, "[START]": 255}
+    characters = [chr(c) for c in (*range(33, 127), *range(161, 320))]
+    free = (i for i in range(3, 704) if i not in special.values())
+    vocab = special | dict(zip(characters, free, strict=False))
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.save(str(path))
