@@ -1,0 +1,380 @@
+"""PCM, WAV and the question whether something sounds like speech at all.
+
+Samples are float32 in [-1, 1], mono, shape [N]. Files are written with
+soundfile: torchaudio needs an extra decoder for it and may saturate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+SAMPLE_RATE = 24_000
+"""Hz; what Chatterbox makes and every server here speaks."""
+
+PCM_SCALE = 32_768
+"""One in 16-bit PCM. 32767 is the largest sample, so full scale is just below 1.0."""
+
+FRAME_S = 0.02
+SILENT_FRAME_DBFS = -50.0
+CLIPPED_RUN = 3
+LOUDNESS_BLOCK_S = 0.4
+
+Samples = npt.NDArray[np.float32]
+
+
+class AudioError(ValueError):
+    """A file or a buffer that is not the audio it should be; the message names it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What `check` lets pass. Lenient: a rehearsal speaks with random weights.
+
+    Attributes:
+        min_peak_dbfs: below this loudest sample the audio counts as silent.
+        max_silence_ratio: share of silent frames from which it counts as silent too.
+        max_clipped_ratio: share of clipped samples from which it counts as clipped.
+        min_s: shortest audio of any text, in seconds.
+        min_s_per_word: and for each word of it.
+        max_s: longest audio, in seconds, before the words are counted.
+        max_s_per_word: and for each word of it.
+        max_s_untold: longest audio when the text is not known, in seconds.
+        rate_hz: the sample rate expected.
+    """
+
+    min_peak_dbfs: float = -45.0
+    max_silence_ratio: float = 0.95
+    max_clipped_ratio: float = 0.001
+    min_s: float = 0.1
+    min_s_per_word: float = 0.08
+    max_s: float = 5.0
+    max_s_per_word: float = 2.5
+    max_s_untold: float = 60.0
+    rate_hz: int = SAMPLE_RATE
+
+
+REFERENCE_MIN_HZ = 16_000
+REFERENCE_MIN_S = 3.0
+REFERENCE_MAX_S = 120.0
+
+
+# PCM and WAV
+
+
+def float_to_pcm16(samples: npt.NDArray[Any]) -> bytes:
+    """Return little-endian 16-bit PCM, rounded to nearest and saturated, never wrapped.
+
+    Args:
+        samples: in [-1, 1], shape [N].
+
+    Raises:
+        AudioError: a sample is NaN or infinite.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioError("samples that are NaN or infinite cannot be written as PCM")
+    scaled = np.rint(np.asarray(samples, dtype=np.float64) * PCM_SCALE)
+    return np.clip(scaled, -PCM_SCALE, PCM_SCALE - 1).astype("<i2").tobytes()
+
+
+def pcm16_to_float(pcm: bytes) -> Samples:
+    """Return the float32 samples [N] of little-endian 16-bit PCM; exact, and its own inverse.
+
+    Raises:
+        AudioError: the number of bytes is odd.
+    """
+    if len(pcm) % 2:
+        raise AudioError(f"{len(pcm)} bytes are not 16-bit PCM: the number is odd")
+    return np.frombuffer(pcm, dtype="<i2").astype(np.float32) / np.float32(PCM_SCALE)
+
+
+def write_wav(path: Path | str, samples: npt.NDArray[Any], rate: int = SAMPLE_RATE) -> None:
+    """Write a mono 16-bit WAV, whole or not at all.
+
+    Args:
+        path: its directory must exist.
+        samples: in [-1, 1], shape [N]; beyond it they saturate.
+        rate: in Hz.
+
+    Raises:
+        AudioError: a sample is NaN or infinite, or there is more than one channel.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if samples.ndim != 1:
+        raise AudioError(f"{path}: samples of shape {list(samples.shape)}, expected [N]")
+    frames = np.frombuffer(float_to_pcm16(samples), dtype="<i2").astype(np.int16)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            soundfile.write(file, frames, rate, format="WAV", subtype="PCM_16")
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_wav(path: Path | str) -> tuple[Samples, int]:
+    """Return the samples [N] and the rate in Hz of a mono WAV.
+
+    Raises:
+        AudioError: it cannot be read, is no audio, or has more than one channel.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(f"{path}: {_reason(error)}") from error
+    if samples.shape[1] != 1:
+        raise AudioError(f"{path}: {samples.shape[1]} channels, expected 1")
+    return cast(Samples, samples[:, 0]), int(rate)
+
+
+# Measurements
+
+
+def dbfs(amplitude: float) -> float:
+    """Return an amplitude (1.0 is full scale) in dBFS; -inf for zero."""
+    return 20.0 * math.log10(amplitude) if amplitude > 0 else -math.inf
+
+
+def loudness_lufs(samples: npt.NDArray[Any], rate: int) -> float | None:
+    """Return the integrated loudness (ITU-R BS.1770-4) in LUFS.
+
+    None when there is less than one 0.4 s block, or nothing above the absolute gate.
+    """
+    if len(samples) <= LOUDNESS_BLOCK_S * rate:
+        return None
+    import pyloudnorm  # scipy comes with it
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        value = float(
+            pyloudnorm.Meter(rate).integrated_loudness(np.asarray(samples, dtype=np.float64))
+        )
+    return value if math.isfinite(value) else None
+
+
+def clipped_samples(samples: npt.NDArray[Any]) -> int:
+    """Return how many samples [N] stand at full scale in runs of at least three.
+
+    One or two are a peak that fits exactly; three are a flat top.
+    """
+    full = np.abs(samples) >= (PCM_SCALE - 1) / PCM_SCALE
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], full, [False])).astype(np.int8)))
+    lengths = edges[1::2] - edges[::2]
+    return int(lengths[lengths >= CLIPPED_RUN].sum())
+
+
+def silent_frames(samples: npt.NDArray[Any], rate: int) -> npt.NDArray[np.bool_]:
+    """Return for each 20 ms frame whether its RMS is below -50 dBFS.
+
+    A constant offset is inaudible, so the mean of the whole is taken out first.
+    A last frame of less than 20 ms counts like the others.
+    """
+    size = max(1, round(FRAME_S * rate))
+    centred = np.asarray(samples, dtype=np.float64)
+    if not len(centred):
+        return np.zeros(0, dtype=np.bool_)
+    centred = centred - centred.mean()
+    starts = np.arange(0, len(centred), size)
+    power = np.add.reduceat(centred**2, starts) / np.diff(np.append(starts, len(centred)))
+    return np.asarray(np.sqrt(power) < 10 ** (SILENT_FRAME_DBFS / 20), dtype=np.bool_)
+
+
+def count_words(text: str) -> int:
+    """Return the number of words: runs of non-space with a letter or a digit in them."""
+    return sum(any(c.isalnum() for c in word) for word in text.split())
+
+
+def check(
+    samples: npt.NDArray[Any], rate: int, *, text: str | None = None, limits: Limits | None = None
+) -> dict[str, Any]:
+    """Measure audio and say what is wrong with it as speech.
+
+    Args:
+        samples: in [-1, 1], shape [N] (or [N, channels], which is a problem).
+        rate: in Hz.
+        text: what was to be said; its words bound the plausible length.
+        limits: what passes; the defaults of `Limits` when None.
+
+    Returns:
+        The object "Audio" of docs/run-directory.md. ``problems`` is empty for
+        plausible speech. Levels are null for digital silence.
+    """
+    limits = limits or Limits()
+    channels = 1 if samples.ndim == 1 else int(samples.shape[1])
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    finite = bool(np.isfinite(samples).all())
+    bad = int(np.size(samples) - np.isfinite(samples).sum())
+    mono = np.nan_to_num(np.asarray(mono, dtype=np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
+    n = len(mono)
+    duration = n / rate if rate > 0 else 0.0
+
+    peak = dbfs(float(np.abs(mono).max()) if n else 0.0)
+    rms = dbfs(float(np.sqrt(np.mean(mono**2))) if n else 0.0)
+    clipped = clipped_samples(mono)
+    silent = silent_frames(mono, rate)
+    loud = np.flatnonzero(~silent)
+    leading = loud[0] * FRAME_S if len(loud) else duration
+    trailing = duration - (loud[-1] + 1) * FRAME_S if len(loud) else duration
+    ratio = float(silent.mean()) if n else 1.0
+
+    problems: list[str] = []
+    if not n:
+        problems.append("empty: not one sample")
+    if bad:
+        problems.append(f"NaN or infinite: {bad} of {np.size(samples)} samples")
+    if rate != limits.rate_hz:
+        problems.append(f"wrong rate: {rate} Hz, expected {limits.rate_hz} Hz")
+    if channels != 1:
+        problems.append(f"wrong number of channels: {channels}, expected 1")
+    if n and peak < limits.min_peak_dbfs:
+        problems.append(f"silent: the loudest sample is {peak:.1f} dBFS")
+    elif n and ratio > limits.max_silence_ratio:
+        problems.append(f"silent: {100 * ratio:.0f} % of it is below {SILENT_FRAME_DBFS:.0f} dBFS")
+    if n and clipped > limits.max_clipped_ratio * n:
+        problems.append(f"clipped: {clipped} of {n} samples at full scale")
+    if n:
+        problems += _length_problems(duration, text, limits)
+
+    return {
+        "sample_rate_hz": rate,
+        "channels": channels,
+        "duration_s": round(duration, 4),
+        "peak_dbfs": _rounded(peak),
+        "rms_dbfs": _rounded(rms),
+        "loudness_lufs": _rounded(loudness_lufs(mono, rate) if rate > 0 else None),
+        "clipped_samples": clipped,
+        "silence_ratio": round(ratio, 4),
+        "leading_silence_s": round(float(leading), 3),
+        "trailing_silence_s": round(max(0.0, float(trailing)), 3),
+        "finite": finite,
+        "problems": problems,
+    }
+
+
+def _length_problems(duration: float, text: str | None, limits: Limits) -> list[str]:
+    """Return what is implausible about a length in seconds."""
+    if text is None:
+        if duration < limits.min_s:
+            return [f"too short: {duration:.1f} s"]
+        if duration > limits.max_s_untold:
+            return [f"absurdly long: {duration:.1f} s"]
+        return []
+    words = count_words(text)
+    shortest = max(limits.min_s, limits.min_s_per_word * words)
+    longest = limits.max_s + limits.max_s_per_word * words
+    count = f"{words} word" + ("" if words == 1 else "s")
+    if duration < shortest:
+        return [f"too short for {count}: {duration:.1f} s, expected at least {shortest:.1f} s"]
+    if duration > longest:
+        return [f"absurdly long for {count}: {duration:.1f} s, expected at most {longest:.1f} s"]
+    return []
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return a level to a hundredth; None for what is not finite."""
+    return round(value, 2) if value is not None and math.isfinite(value) else None
+
+
+# Voice references
+
+
+def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
+    """Judge a voice reference before anything is cloned from it.
+
+    Args:
+        path: the WAV; any rate from 16 kHz on, mono, 3 to 120 s.
+
+    Returns:
+        ``({sha256, sample_rate_hz, channels, duration_s}, problems)``: every fact
+        that could be read (else None) and every problem, as sentences that say
+        what was seen and what is expected.
+    """
+    path = Path(path)
+    facts: dict[str, Any] = dict.fromkeys(("sha256", "sample_rate_hz", "channels", "duration_s"))
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return facts, [f"{path} does not exist; expected a WAV of the voice"]
+    except OSError as error:
+        return facts, [f"{path} cannot be read: {_reason(error)}; expected a WAV of the voice"]
+    facts["sha256"] = hashlib.sha256(data).hexdigest()
+    if not data:
+        return facts, [f"{path} is empty (0 bytes); expected a WAV of the voice"]
+    if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
+        return facts, [f"{path} is not a WAV: it starts with {_opening(data)}; expected RIFF…WAVE"]
+    try:
+        with path.open("rb") as file:
+            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        return facts, [f"{path} is not a readable WAV: {_reason(error)}"]
+
+    channels, duration = int(samples.shape[1]), len(samples) / rate
+    facts.update(sample_rate_hz=int(rate), channels=channels, duration_s=round(duration, 4))
+    loudest = samples[:, int(np.argmax(np.abs(samples).sum(axis=0)))]
+    heard = check(loudest, rate, limits=Limits(rate_hz=rate, max_s_untold=math.inf))
+    problems: list[str] = []
+    announced = int.from_bytes(data[4:8], "little") + 8
+    if data[:4] == b"RIFF" and len(data) < announced < 0xFFFFFF00:
+        problems.append(f"{path} is cut short: {len(data)} of the {announced} bytes it announces")
+    if channels != 1:
+        problems.append(f"{path} has {channels} channels; expected 1 (mono)")
+    if rate < REFERENCE_MIN_HZ:
+        quality = " (telephone quality)" if rate <= 8_000 else ""
+        problems.append(
+            f"{path} is sampled at {rate} Hz{quality}; expected {REFERENCE_MIN_HZ} Hz or more"
+        )
+    if duration < REFERENCE_MIN_S:
+        problems.append(f"{path} lasts {duration:.1f} s; expected at least {REFERENCE_MIN_S:.0f} s")
+    if duration > REFERENCE_MAX_S:
+        problems.append(f"{path} lasts {duration:.1f} s; expected at most {REFERENCE_MAX_S:.0f} s")
+    if not np.isfinite(samples).all():
+        problems.append(f"{path} holds NaN or infinite samples; expected a recording")
+    clipped = max(clipped_samples(channel) for channel in samples.T)
+    if clipped > Limits().max_clipped_ratio * max(1, len(samples)):
+        problems.append(
+            f"{path} is clipped: {clipped} of {len(samples)} samples at full scale; "
+            "expected a recording with headroom"
+        )
+    problems += [
+        f"{path} is {problem}; expected speech"
+        for problem in heard["problems"]
+        if problem.startswith("silent")
+    ]
+    return facts, problems
+
+
+def _opening(data: bytes) -> str:
+    """Return how a file that is no WAV begins, in words where it is recognised."""
+    head = data[:200].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return f"{data[:40].strip()!r}, an HTML page"
+    names = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xfb": "MP3"}
+    for magic, name in names.items():
+        if data.startswith(magic):
+            return f"{data[:4]!r}, {name}"
+    return repr(data[:12])
+
+
+def _reason(error: Exception) -> str:
+    """Return what an exception has to say, without the path it may repeat."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, soundfile.LibsndfileError):
+        return str(error.error_string)
+    return str(error)
