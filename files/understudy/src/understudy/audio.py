@@ -76,14 +76,10 @@ def float_to_pcm16(samples: npt.NDArray[Any]) -> bytes:
     """Return little-endian 16-bit PCM, rounded to nearest and saturated, never wrapped.
 
     Args:
-        samples: in [-1, 1], shape [N].
-
-    Raises:
-        AudioError: a sample is NaN or infinite.
+        samples: in [-1, 1], shape [N]. NaN becomes 0, since PCM has none: `check` first.
     """
-    if not np.isfinite(samples).all():
-        raise AudioError("samples that are NaN or infinite cannot be written as PCM")
-    scaled = np.rint(np.asarray(samples, dtype=np.float64) * PCM_SCALE)
+    numbers = np.nan_to_num(np.asarray(samples, dtype=np.float64), nan=0.0)
+    scaled = np.rint(np.clip(numbers, -2.0, 2.0) * PCM_SCALE)
     return np.clip(scaled, -PCM_SCALE, PCM_SCALE - 1).astype("<i2").tobytes()
 
 
@@ -107,7 +103,7 @@ def write_wav(path: Path | str, samples: npt.NDArray[Any], rate: int = SAMPLE_RA
         rate: in Hz.
 
     Raises:
-        AudioError: a sample is NaN or infinite, or there is more than one channel.
+        AudioError: there is more than one channel.
         OSError: the file cannot be written.
     """
     path = Path(path)

@@ -1,0 +1,71 @@
+"""JSON files that are never half-written, and errors that name the place."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+class JsonError(ValueError):
+    """A JSON file that cannot be read; the message names the path and the position."""
+
+
+def utc_now() -> str:
+    """Return the time as it stands in every file: ISO 8601, UTC, whole seconds, ``Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
+    """Write a document as UTF-8, two spaces, keys in their order: whole or not at all.
+
+    Args:
+        path: its directory must exist.
+        document: only finite numbers; NaN is not JSON.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: a number is NaN or infinite.
+        TypeError: a value has no form in JSON.
+    """
+    path = Path(path)
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        JsonError: it cannot be read, is not JSON, or is not an object.
+    """
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JsonError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise JsonError(f"{path}: byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise JsonError(
+            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from error
+    if not isinstance(document, dict):
+        raise JsonError(f"{path}: {type(document).__name__}, expected an object")
+    return document
