@@ -100,8 +100,8 @@ def make_weights(out_dir: Path, *, small: bool = True) -> None:
 
     Args:
         out_dir: receives ``ve``, ``t3_cfg``, ``s3gen`` (safetensors), ``tokenizer.json``
-            and, when small, ``rehearsal.json``. No ``conds.pt``: the default voice is
-            upstream's own recording and cannot be made up.
+            and, when small, ``rehearsal.json``. The default voice (``conds.pt``)
+            needs a recording: see `make_all`.
         small: False writes the full-size model (3.2 GB), for tests on a GPU.
     """
     import torch
@@ -126,6 +126,81 @@ def make_weights(out_dir: Path, *, small: bool = True) -> None:
     if small:
         marker = {"architecture": ARCHITECTURE, "seed": SEED, "what": "small random weights"}
         (out_dir / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def make_voice(path: Path, seconds: float = 8.0) -> None:
+    """Write a made-up voice: vowels of a glottal pulse through three formants, with pauses.
+
+    Formant frequencies are textbook averages for a woman's vowels (Peterson and Barney, 1952).
+    """
+    import numpy as np
+
+    from .audio import SAMPLE_RATE, write_wav
+
+    vowels = [(850, 1220, 2810), (610, 2330, 2990), (310, 2790, 3310), (590, 920, 2710)]
+    count = int(seconds * SAMPLE_RATE)
+    time = np.arange(count) / SAMPLE_RATE
+    pitch = 190 * (1 + 0.12 * np.sin(2 * np.pi * 0.45 * time) + 0.01 * np.sin(34 * time))
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    vowel = (time / 0.22).astype(int) % len(vowels)
+    formants = np.array(vowels, dtype=float)[vowel]
+    voice = np.zeros(count)
+    for harmonic in range(1, 24):
+        distance = (harmonic * pitch[:, None] - formants) / 120.0
+        voice += (1 / (1 + distance**2)).sum(axis=1) * np.sin(harmonic * phase) / harmonic**0.5
+    syllables = np.clip(np.sin(np.pi * (time / 0.22 % 1)) * 3, 0, 1)
+    pauses = (time % 2.4) < 2.0
+    voice *= syllables * pauses
+    write_wav(path, (0.35 * voice / np.abs(voice).max()).astype(np.float32))
+
+
+def make_llm(out_dir: Path) -> None:
+    """Write a two-layer random Gemma with a byte tokenizer, in transformers' format."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    tokens = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: index for index, token in enumerate(tokens)}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>",
+        unk_token="<unk>", additional_special_tokens=special[4:],
+    )  # fmt: skip
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}"
+        "<start_of_turn>{{ message.role }}\n{{ message.content }}<end_of_turn>\n"
+        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    )
+    torch.manual_seed(SEED)
+    config = Gemma3TextConfig(
+        vocab_size=len(vocab), hidden_size=128, intermediate_size=256, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=2048,
+        sliding_window=512, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(out_dir)
+    tokenizer.save_pretrained(out_dir)
+
+
+def make_all(directory: Path) -> None:
+    """Make ``weights/``, ``voices/rehearsal.wav`` and ``llm/`` under a directory.
+
+    The default voice (``conds.pt``) is prepared from the made-up recording by the model
+    itself, in upstream's format.
+    """
+    from .voice import Voice
+
+    voice_path = directory / "voices" / "rehearsal.wav"
+    voice_path.parent.mkdir(parents=True, exist_ok=True)
+    make_voice(voice_path)
+    make_weights(directory / "weights")
+    voice = Voice.load(directory / "weights", "cpu")
+    voice.use_reference(voice_path, exaggeration=0.5)
+    voice.save_default(directory / "weights" / "conds.pt")
+    make_llm(directory / "llm")
 
 
 def _teach_to_stop(t3: Any) -> None:

@@ -1,0 +1,197 @@
+"""The command ``understudy``: one JSON config in, one JSON result out.
+
+``--config -`` reads the config from standard input; without ``--result`` the result
+goes to standard output. Exit status: 0 carried out (the result says how it went),
+1 it could not be carried out (one line on standard error says why), 2 bad arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .jsonio import write_json
+
+Result = dict[str, Any]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    with _stdout_to_stderr():
+        try:
+            result = arguments.run(arguments)
+        except (OSError, ValueError, RuntimeError) as error:
+            print(f"understudy {arguments.command}: {error}", file=sys.stderr)
+            return 1
+    if result is None:
+        return 0
+    status = int(result.pop("exit_status", 0))
+    if getattr(arguments, "result", None):
+        write_json(arguments.result, result)
+    elif result:
+        print(json.dumps(result))
+    return status
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Keep libraries that print, from Python or from C, out of the result."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _config(arguments: argparse.Namespace) -> dict[str, Any]:
+    text = sys.stdin.read() if str(arguments.config) == "-" else arguments.config.read_text("utf-8")
+    config = json.loads(text)
+    if not isinstance(config, dict):
+        raise ValueError("the config is not a JSON object")
+    return config
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="understudy", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], Result | None], text: str) -> Any:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    def add_job(name: str, run: Callable[[argparse.Namespace], Result | None], text: str) -> Any:
+        command = add(name, run, text)
+        command.add_argument("--config", type=Path, required=True, help="JSON file, or -")
+        command.add_argument("--result", type=Path, help="JSON file (default: standard output)")
+        command.add_argument("--progress", type=Path, help="JSON lines, one per step")
+        return command
+
+    add_job("inputs", _inputs, "check the utterances and the voice reference")
+    add_job("weights", _weights, "fetch and check the model's files")
+    add_job("guard", _guard, "find and mend the Blackwell hazard")
+    add_job("smoke", _smoke, "speak one utterance")
+    add_job("bench", _bench, "benchmark the model in this process")
+    add_job("baseline", _baseline, "record the utterances of the primary's server")
+    add_job("probe", _probe, "make a voice server speak a fresh sentence")
+    serve = add("serve", _serve, "serve the voice over HTTP")
+    serve.add_argument("--config", type=Path, required=True, help="JSON file, or -")
+
+    probe = add("guard-probe", _guard_probe, "take the hazard's operations in this process")
+    probe.add_argument("--device", required=True)
+    probe.add_argument("--patched", action="store_true")
+    report = add("report", _report, "make report.html of a run directory")
+    report.add_argument("run_dir", type=Path)
+    validate = add("validate", _validate, "check a run directory against its schemas")
+    validate.add_argument("run_dir", type=Path)
+    validate.add_argument("--schemas", type=Path, default=Path("files/schemas"))
+    rehearse = add("rehearsal", _rehearsal, "make small random weights, a voice and an LLM")
+    rehearse.add_argument("directory", type=Path)
+    rehearse.add_argument("--full-size", action="store_true", help="weights only, 3.2 GB")
+    return parser
+
+
+def _inputs(arguments: argparse.Namespace) -> Result:
+    from . import inputs
+
+    return inputs.check(_config(arguments))
+
+
+def _weights(arguments: argparse.Namespace) -> Result:
+    from . import weights
+
+    try:
+        return {"weights": weights.ensure(_config(arguments)), "error": None}
+    except weights.WeightsError as error:
+        return {"weights": None, "error": str(error)}
+
+
+def _guard(arguments: argparse.Namespace) -> Result:
+    from . import guard
+
+    return guard.examine(_config(arguments))
+
+
+def _guard_probe(arguments: argparse.Namespace) -> Result:
+    from . import guard
+
+    return guard.probe(arguments.device, patched=arguments.patched)
+
+
+def _smoke(arguments: argparse.Namespace) -> Result:
+    from . import smoke
+
+    return smoke.run(_config(arguments))
+
+
+def _bench(arguments: argparse.Namespace) -> Result | None:
+    from . import bench
+    from .progress import Progress
+
+    config = _config(arguments)
+    out_dir = Path(config["out_dir"]).expanduser()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_json(out_dir / "config.json", config)
+    result_path = arguments.result or out_dir / f"bench-{config['host']}.json"
+    bench.run(config, result_path, Progress(arguments.progress))
+    return None
+
+
+def _baseline(arguments: argparse.Namespace) -> Result | None:
+    from . import baseline
+    from .progress import Progress
+
+    config = _config(arguments)
+    result_path = arguments.result or Path(config["out_dir"]) / f"baseline-{config['host']}.json"
+    baseline.run(config, result_path, Progress(arguments.progress))
+    return None
+
+
+def _probe(arguments: argparse.Namespace) -> Result:
+    from . import baseline
+
+    return baseline.probe(_config(arguments))
+
+
+def _serve(arguments: argparse.Namespace) -> Result | None:
+    from . import server
+
+    return {"exit_status": server.run(_config(arguments))}
+
+
+def _report(arguments: argparse.Namespace) -> Result:
+    from . import report
+
+    return {"report": str(report.render(arguments.run_dir))}
+
+
+def _validate(arguments: argparse.Namespace) -> Result:
+    from . import schemas
+
+    problems = schemas.validate_run(arguments.run_dir, arguments.schemas)
+    return {"problems": problems, "exit_status": 1 if problems else 0}
+
+
+def _rehearsal(arguments: argparse.Namespace) -> Result | None:
+    from . import rehearsal
+
+    if arguments.full_size:
+        rehearsal.make_weights(arguments.directory, small=False)
+    else:
+        rehearsal.make_all(arguments.directory)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""A loaded Chatterbox model that speaks with one voice at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from . import rehearsal
+
+#: Upstream's own limit on speech tokens per utterance (25 are one second).
+UPSTREAM_TOKEN_CAP = 1000
+
+#: Conditionals kept, one entry per voice file; each is about a megabyte.
+KEPT_REFERENCES = 8
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Sampler settings, in upstream's names.
+
+    Raises:
+        ValueError: a value that upstream cannot work with (``cfg_weight=0`` crashes it).
+    """
+
+    cfg_weight: float
+    exaggeration: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0.0 <= value <= 5.0 or (name != "exaggeration" and value == 0.0):
+                raise ValueError(f"{name} is {value}; it must be above 0 and at most 5")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What the model said.
+
+    Attributes:
+        samples: float32 [N].
+        rate: samples per second.
+        wall_s: wall time of the synthesis, device synchronised, in seconds.
+        tokens: speech tokens sampled, the end token included.
+        hit_cap: the model was cut off at the token cap instead of ending by itself.
+    """
+
+    samples: Any
+    rate: int
+    wall_s: float
+    tokens: int
+    hit_cap: bool
+
+
+class Voice:
+    """One model on one device. Not thread-safe: upstream keeps the voice in shared state."""
+
+    def __init__(self, model: Any, device: str, token_cap: int, info: dict[str, Any]) -> None:
+        self.info = info
+        self.rate: int = model.sr
+        self._model = model
+        self._device = device
+        self._cap = token_cap
+        self._kept: dict[tuple[str, str], Any] = {}
+        self._sampled: tuple[int, bool] = (0, False)
+        self._watch_sampling()
+
+    @classmethod
+    def load(
+        cls,
+        weights_dir: Path,
+        device: str,
+        *,
+        stft_patch: bool = False,
+        token_cap: int | None = None,
+        threads: int | None = None,
+    ) -> Voice:
+        """Import upstream and load the weights, offline.
+
+        Args:
+            weights_dir: what ``ChatterboxTTS.from_local`` wants.
+            device: a torch device.
+            stft_patch: apply `understudy.guard.apply_patch` first.
+            token_cap: stop an utterance after so many speech tokens; None is upstream's 1000.
+            threads: CPU threads of torch; None leaves torch's own choice.
+
+        Raises:
+            FileNotFoundError, RuntimeError: from upstream, on missing or broken weights.
+        """
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        began = time.time()
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        if stft_patch:
+            from .guard import apply_patch
+
+            apply_patch()
+        from chatterbox.tts import ChatterboxTTS
+
+        imported = time.time()
+        architecture = rehearsal.read_marker(weights_dir)
+        if architecture:
+            rehearsal.shrink(architecture)
+        model = ChatterboxTTS.from_local(weights_dir, device)
+        cap = min(token_cap or UPSTREAM_TOKEN_CAP, UPSTREAM_TOKEN_CAP)
+        info = {
+            "model": "chatterbox-tts",
+            "device": device,
+            "dtype": str(next(model.t3.parameters()).dtype).removeprefix("torch."),
+            "token_cap": cap,
+            "rehearsal": architecture is not None,
+            "import_s": imported - began,
+            "model_s": time.time() - imported,
+            "busy": [{"what": "model_load", "start": began, "end": time.time()}],
+        }
+        return cls(model, device, cap, info)
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the weights came with a default voice (``conds.pt``)."""
+        return self._model.conds is not None
+
+    def use_reference(self, path: Path, exaggeration: float) -> None:
+        """Speak with the voice of a recording from now on.
+
+        The conditionals are prepared once per content of the file and kept.
+
+        Args:
+            path: WAV file of the reference voice.
+            exaggeration: upstream's emotion setting, 0 to 1.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        key = (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+        if key not in self._kept:
+            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+            if len(self._kept) >= KEPT_REFERENCES:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = self._model.conds
+        self._model.conds = self._kept[key]
+
+    def speak(self, text: str, *, seed: int, tuning: Tuning) -> Utterance:
+        """Synthesise one utterance with the current voice.
+
+        The same text, seed, voice, weights and device give bit-identical audio.
+
+        Args:
+            text: at most about 2,000 characters; upstream adds and changes punctuation.
+            seed: of torch's generators.
+            tuning: sampler settings; all are passed, since upstream's defaults differ.
+        """
+        import torch
+
+        torch.manual_seed(seed)
+        self._synchronise()
+        began = time.perf_counter()
+        wav = self._model.generate(text, **asdict(tuning))
+        self._synchronise()
+        wall = time.perf_counter() - began
+        tokens, ended = self._sampled
+        return Utterance(wav.squeeze(0).numpy(), self.rate, wall, tokens, not ended)
+
+    def save_default(self, path: Path) -> None:
+        """Write the current voice in upstream's ``conds.pt`` format."""
+        self._model.conds.save(path)
+
+    def _synchronise(self) -> None:
+        if self._device.startswith("cuda"):
+            import torch
+
+            torch.cuda.synchronize(self._device)
+
+    def _watch_sampling(self) -> None:
+        """Bound the sampler and note how it ended; upstream hard-codes 1000 and tells nobody."""
+        sampler, stop = self._model.t3.inference, self._model.t3.hp.stop_speech_token
+
+        def inference(**kwargs: Any) -> Any:
+            tokens = sampler(**(kwargs | {"max_new_tokens": self._cap}))
+            self._sampled = (tokens.shape[1], int(tokens[0, -1]) == stop)
+            return tokens
+
+        self._model.t3.inference = inference
