@@ -31,7 +31,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {
         "import_ok": False,
-        "watermarker": _watermarker(),
+        "watermarker": None,
         "smoke": {"ok": False, "voice": None, "text": TEXT, "wall_s": None, "audio": None},
         "busy": [],
         "error": None,
@@ -59,8 +59,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         result["busy"].append({"what": "synthesis", "start": began, "end": time.time()})
     except Exception as error:  # whatever upstream raises is the finding
         result["import_ok"] = result["import_ok"] or _imports()
+        result["watermarker"] = _watermarker()
         result["error"] = f"{type(error).__name__}: {error}"
         return result
+    result["watermarker"] = _watermarker()
     checked = audio.check(said.samples, said.rate, text=TEXT)
     audio.write_wav(Path(config["out"]).expanduser(), said.samples, said.rate)
     smoke.update(ok=not checked["problems"], wall_s=said.wall_s, audio=checked)

@@ -1,0 +1,108 @@
+"""Show the progress of a job that runs in the background, and wait for it.
+
+Ansible cannot show a task's output while it runs. The job writes JSON lines
+(``text`` is what to show); this action reads them as they come and prints them.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+DOCUMENTATION = r"""
+module: follow_job
+short_description: Show a background job's progress and wait for its end
+options:
+  job:
+    description: The C(ansible_job_id) of a task that was started with C(poll: 0).
+    type: str
+    required: true
+  progress:
+    description: The progress file, on the same host.
+    type: path
+    required: true
+  until_phase:
+    description: Return as soon as a line of this phase was seen; the job goes on.
+    type: str
+  timeout_s:
+    description: Give up waiting after so many seconds.
+    type: float
+    default: 3600
+"""
+
+#: Seconds between two looks at the progress file, and between two at the job itself.
+LOOK_S, ASK_S = 1.0, 10.0
+
+
+class ActionModule(ActionBase):
+    _requires_connection = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _result, args = self.validate_argument_spec(
+            {
+                "job": {"type": "str", "required": True},
+                "progress": {"type": "str", "required": True},
+                "until_phase": {"type": "str"},
+                "timeout_s": {"type": "float", "default": 3600},
+            }
+        )
+        path = self._remote_expand_user(args["progress"])
+        display, deadline = Display(), time.monotonic() + args["timeout_s"]
+        offset, asked = 0, time.monotonic()
+        while True:
+            lines, offset = self._new_lines(path, offset)
+            for line in lines:
+                if not line.get("silent"):
+                    display.display(f"    {line.get('text', '')}")
+            phases = {line.get("phase") for line in lines}
+            if args["until_phase"] and args["until_phase"] in phases:
+                return {"changed": False, "finished": False}
+            if "done" in phases or time.monotonic() - asked >= ASK_S:
+                asked = time.monotonic()
+                job = self._ask(args["job"], task_vars)
+                if job.get("finished"):
+                    return self._judge(job)
+            if time.monotonic() >= deadline:
+                raise AnsibleActionFail(
+                    f"the job {args['job']} was still running after {args['timeout_s']:.0f} s"
+                )
+            time.sleep(LOOK_S)
+
+    def _new_lines(self, path, offset):
+        """Return what was written since `offset`, as whole lines, and the new offset."""
+        command = f"tail -c +{offset + 1} {shlex.quote(path)} 2>/dev/null || true"
+        text = self._low_level_execute_command(command, sudoable=False)["stdout"]
+        whole = text[: text.rfind("\n") + 1]
+        lines = []
+        for row in whole.splitlines():
+            try:
+                lines.append(json.loads(row))
+            except ValueError:
+                continue  # a login banner, say
+        return lines, offset + len(whole.encode())
+
+    def _ask(self, job, task_vars):
+        return self._execute_module(
+            module_name="ansible.legacy.async_status",
+            module_args={"jid": job, "mode": "status", "_async_dir": self.get_shell_option(
+                "async_dir", default="~/.ansible_async")},
+            task_vars=task_vars,
+        )  # fmt: skip
+
+    @staticmethod
+    def _judge(job):
+        code = job.get("rc", 0)
+        if job.get("failed") or code:
+            seen = (job.get("stderr") or job.get("msg") or job.get("stdout") or "").strip()
+            return {
+                "failed": True, "changed": False, "rc": code,
+                "msg": f"the job ended with status {code}: {seen[-1500:]}",
+            }  # fmt: skip
+        return {"changed": False, "finished": True, "rc": code}

@@ -1,0 +1,123 @@
+#!/usr/bin/python
+"""Judge everything pre-flight found, at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_report
+short_description: Judge what pre-flight found and write C(preflight.json)
+description:
+  - Fails with every problem at once, each with the host, what was seen and the next command.
+  - Runs on the control node.
+options:
+  run_dir:
+    description: The run directory.
+    type: path
+    required: true
+  gemma_mode:
+    description: How the run treats the LLM.
+    type: str
+    required: true
+  hosts:
+    description:
+      - For every host of the run C(facts) (of M(host_probe), or C(reachable) false and C(seen)),
+        C(needs) (what is asked of it), and where it has one C(llm) (of M(llm_probe), with
+        C(state) and C(next)) and C(primary) (of C(understudy probe)).
+    type: dict
+    required: true
+  problems:
+    description: Problems of the operator's own files, each with C(id), C(seen) and C(next).
+    type: list
+    elements: dict
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: Judges without writing.
+  diff_mode:
+    support: none
+    description: The file is a result.
+author:
+  - understudy
+"""
+
+EXAMPLES = r"""
+- name: Judge
+  preflight_report:
+    run_dir: "{{ run_dir }}"
+    gemma_mode: pause
+    hosts: "{{ __preflight_hosts }}"
+    problems: []
+"""
+
+RETURN = r"""
+checks:
+  description: Every check, as in C(preflight.json).
+  returned: always
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.understudy import preflight, record
+
+
+def judge(hosts: dict, problems: list, mode: str) -> dict:
+    document = {"checks": preflight.input_checks(problems), "hosts": {}, "llm": {}, "primary": {}}
+    document["busy"] = []
+    for name, found in hosts.items():
+        facts = found["facts"]
+        document["hosts"][name] = facts
+        document["checks"] += preflight.host_checks(name, facts, found["needs"])
+        if found.get("llm"):
+            llm = found["llm"]
+            document["llm"][name] = {
+                key: llm.get(key) for key in ("url", "healthy", "state", "model", "latency")
+            }
+            document["busy"] += llm.get("busy", [])
+            document["checks"] += preflight.llm_check(
+                name, llm, mode=mode, next_step=llm.get("next", "")
+            )
+        if found.get("primary"):
+            primary = found["primary"]
+            document["primary"][name] = {
+                key: primary.get(key)
+                for key in ("url", "healthy", "health", "spoke", "wall_s", "audio")
+            }
+            document["busy"] += primary.get("busy", [])
+            document["checks"] += preflight.primary_check(name, primary)
+    return document
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "run_dir": {"type": "path", "required": True},
+            "gemma_mode": {"type": "str", "required": True},
+            "hosts": {"type": "dict", "required": True},
+            "problems": {"type": "list", "elements": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    p = module.params
+    document = judge(p["hosts"], p["problems"], p["gemma_mode"])
+    message = preflight.message(document["checks"])
+    document["status"] = "failed" if message else "ok"
+    if message:
+        first = next(row for row in document["checks"] if not row["ok"])
+        document["error"] = record.error(
+            "unreachable" if first["id"] == "reachable" else "preflight",
+            first["host"], f"pre-flight: {first['id']}", first["detail"], first["next"],
+        )  # fmt: skip
+    if not module.check_mode:
+        try:
+            record.update(p["run_dir"], "preflight.json", "preflight", None, document)
+        except (OSError, ValueError) as error:
+            module.fail_json(msg=f"control node: preflight.json cannot be written: {error}")
+    if message:
+        module.fail_json(msg=message, checks=document["checks"])
+    module.exit_json(changed=False, checks=document["checks"])
+
+
+if __name__ == "__main__":
+    main()

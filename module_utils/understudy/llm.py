@@ -1,0 +1,173 @@
+"""Asking the LLM for real completions, and the latency of its answers.
+
+`/v1/models` answers before an engine is ready, and a prefix cache answers a
+repeated prompt, so readiness and latency both come from completions whose prompt
+starts with a nonce.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+PROMPT = "Answer in one short sentence: what is a good way to begin a phone call?"
+
+
+class LlmError(RuntimeError):
+    """No completion; the message names the URL and what was seen."""
+
+
+def complete(
+    url: str, model: str, max_tokens: int, timeout_s: float, api_key: str | None = None
+) -> float:
+    """Ask for one completion and return its wall time in seconds.
+
+    Args:
+        url: base of the OpenAI-style API, without ``/v1``.
+        model: name to ask for.
+        max_tokens: fixed length of the answer.
+        timeout_s: for connecting and for every read.
+        api_key: sent as a bearer token.
+
+    Raises:
+        LlmError: no answer, an error status, or an answer that is no completion.
+    """
+    address = url.rstrip("/") + "/v1/chat/completions"
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": uuid.uuid4().hex + " " + PROMPT}],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+    }
+    headers = {"Content-Type": "application/json"}
+    if api_key:
+        headers["Authorization"] = "Bearer " + api_key
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+    began = time.monotonic()
+    text = _answer(request, address, timeout_s)
+    wall = time.monotonic() - began
+    try:
+        choice = json.loads(text)["choices"][0]
+        answered = choice["message"].get("content") or choice.get("finish_reason")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise LlmError(f"{address} answered no completion: {text[:200]!r}") from None
+    if not answered:
+        raise LlmError(f"{address} answered an empty completion: {text[:200]!r}")
+    return wall
+
+
+def first_model(url: str, timeout_s: float) -> str:
+    """Return the first model that ``/v1/models`` lists.
+
+    Raises:
+        LlmError: none is listed, or there is no answer.
+    """
+    address = url.rstrip("/") + "/v1/models"
+    text = _answer(urllib.request.Request(address), address, timeout_s)
+    try:
+        return str(json.loads(text)["data"][0]["id"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise LlmError(
+            f"{address} lists no model ({text[:200]!r}); name it in llm_window_model"
+        ) from None
+
+
+def _answer(request: urllib.request.Request, address: str, timeout_s: float) -> str:
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            return str(response.read().decode("utf-8", "replace"))
+    except urllib.error.HTTPError as error:
+        seen = error.read().decode("utf-8", "replace")[:200]
+        raise LlmError(f"{address} answered {error.code}: {seen!r}") from None
+    except (OSError, ValueError) as error:
+        raise LlmError(f"{address}: {getattr(error, 'reason', error)}") from None
+
+
+def wait_until_ready(
+    url: str, model: str | None, max_tokens: int, wait_s: float, request_timeout_s: float,
+    api_key: str | None = None,
+) -> str:  # fmt: skip
+    """Try until a completion comes back, and return the model's name.
+
+    Raises:
+        LlmError: what was seen last, after `wait_s`.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            name = model or first_model(url, request_timeout_s)
+            complete(url, name, max_tokens, request_timeout_s, api_key)
+            return name
+        except LlmError as error:
+            if time.monotonic() >= deadline:
+                waited = f" (waited {wait_s:.0f} s)" if wait_s else ""
+                raise LlmError(f"{error}{waited}") from None
+        time.sleep(0.5)
+
+
+def measure(
+    ask: Callable[[], float], requests: int, warmup: int, until: str | None = None,
+    pause_s: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure the latency of completions.
+
+    Args:
+        ask: one request; its wall time in seconds, or `LlmError`.
+        requests: how many are measured, at most where `until` is given.
+        warmup: requests before, not counted.
+        until: go on until this file exists.
+        pause_s: between two requests.
+
+    Returns:
+        The contract's latency object.
+    """
+    for _ in range(warmup):
+        ask()
+    samples: list[float] = []
+    failures = 0
+    while len(samples) + failures < requests and not (until and os.path.exists(until)):
+        try:
+            samples.append(ask() * 1000)
+        except LlmError:
+            failures += 1
+        time.sleep(pause_s)
+    return latency(samples, warmup, failures)
+
+
+def latency(samples_ms: list[float], warmup: int, failures: int) -> dict[str, Any]:
+    """Return the contract's latency object of samples in milliseconds."""
+    n = len(samples_ms)
+    mean = sum(samples_ms) / n if n else None
+    cv = None
+    if mean and n > 1:
+        cv = math.sqrt(sum((x - mean) ** 2 for x in samples_ms) / (n - 1)) / mean
+    return {
+        "n": n,
+        "warmup": warmup,
+        "failures": failures,
+        "min_ms": min(samples_ms) if n else None,
+        "mean_ms": mean,
+        "p50_ms": quantile(samples_ms, 0.5),
+        "p95_ms": quantile(samples_ms, 0.95),
+        "max_ms": max(samples_ms) if n else None,
+        "cv": cv,
+        "samples_ms": [round(x, 3) for x in samples_ms],
+    }
+
+
+def quantile(values: list[float], q: float) -> float | None:
+    """Return the q-quantile with linear interpolation (Hyndman and Fan's type 7), or None."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    position = q * (len(ordered) - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)

@@ -1,0 +1,118 @@
+"""Can everyone take part? All problems at once, each with the next command to type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+GIB = 1024**3
+
+
+def check(
+    id_: str, host: str | None, ok: bool, detail: str, next_step: str, *,
+    value: Any = None, threshold: Any = None, unit: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return one row of the contract's ``checks``."""
+    return {
+        "id": id_, "host": host, "ok": ok, "value": value, "threshold": threshold, "unit": unit,
+        "detail": detail, "next": None if ok else next_step,
+    }  # fmt: skip
+
+
+def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Judge one host.
+
+    Args:
+        host: as the inventory names it.
+        facts: of `hostinfo.collect`, or ``{reachable: False, seen: text}``.
+        needs: ``ssh`` (the command that shows the trouble), and for hosts that install something
+            ``disk_bytes``, ``mem_available_bytes``, ``python`` ([major, minor]) and ``gpu`` (bool).
+    """
+    if not facts.get("reachable"):
+        return [check("reachable", host, False, facts.get("seen") or "no answer", needs["ssh"])]
+    rows = [check("reachable", host, True, f"{facts['os']}, {facts['arch']}", "")]
+    if "disk_bytes" in needs:
+        rows.append(
+            _enough("disk", host, facts["disk_free_bytes"], needs["disk_bytes"],
+                    f"free at {facts['disk_path']}", f"ssh {host} df -h {facts['disk_path']}")
+        )  # fmt: skip
+    if "mem_available_bytes" in needs:
+        rows.append(
+            _enough("memory", host, facts["mem_available_bytes"], needs["mem_available_bytes"],
+                    "MemAvailable", f"ssh {host} free -h; or run with -e gemma_mode=pause")
+        )  # fmt: skip
+    if "python" in needs:
+        wanted = tuple(needs["python"])
+        seen = tuple(int(x) for x in facts["python"].split(".")[:2])
+        rows.append(
+            check("python", host, seen >= wanted,
+                  f"Python {facts['python']}, {wanted[0]}.{wanted[1]} or newer is needed",
+                  f"on {host}: install a newer Python and set ansible_python_interpreter",
+                  value=facts["python"], threshold=f"{wanted[0]}.{wanted[1]}")
+        )  # fmt: skip
+    if needs.get("gpu"):
+        found = ", ".join(f"{g['name']} (sm_{g['compute_capability'].replace('.', '')})"
+                          for g in facts["gpus"])  # fmt: skip
+        rows.append(
+            check("gpu", host, bool(facts["gpus"]),
+                  f"{found}, driver {facts['driver']}" if found else f"no GPU: {facts['gpu_note']}",
+                  f"ssh {host} nvidia-smi; without a GPU set chatterbox_device: cpu")
+        )  # fmt: skip
+    return rows
+
+
+def _enough(
+    id_: str, host: str, have: int | None, need: int, what: str, next_step: str
+) -> dict[str, Any]:
+    have = have or 0
+    detail = f"{have / GIB:.1f} GiB {what}, {need / GIB:.1f} GiB are needed"
+    return check(
+        id_, host, have >= need, detail, next_step, value=have, threshold=need, unit="bytes"
+    )
+
+
+def llm_check(
+    host: str, facts: dict[str, Any], *, mode: str, next_step: str
+) -> list[dict[str, Any]]:
+    """Judge the LLM: it runs and it answered a real completion."""
+    if facts.get("healthy"):
+        latency = facts["latency"]
+        detail = f"{facts['model']} at {facts['url']} answers, p50 {latency['p50_ms']:.0f} ms"
+        return [check("llm", host, True, detail, "", value=latency["p50_ms"], unit="ms")]
+    seen = facts.get("seen") or "no completion"
+    detail = f"the LLM is not healthy before a run in mode {mode}: {seen}"
+    if facts.get("state"):
+        detail += f" (its service says: {facts['state']})"
+    return [check("llm", host, False, detail, next_step)]
+
+
+def primary_check(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Judge the primary: it spoke a sentence that was not asked before."""
+    if facts.get("spoke") and not facts.get("problems"):
+        audio = facts["audio"]
+        detail = f"spoke {audio['duration_s']:.1f} s in {facts['wall_s']:.1f} s at {facts['url']}"
+        return [check("primary", host, True, detail, "", value=facts["wall_s"], unit="s")]
+    problems = facts.get("problems") or [
+        {"seen": facts.get("seen") or "it did not speak", "next": f"curl {facts.get('url')}"}
+    ]
+    return [check("primary", host, False, p["seen"], p["next"]) for p in problems]
+
+
+def input_checks(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Turn problems of what the operator provided (``id``, ``seen``, ``next``) into rows."""
+    rows = [check(p["id"], None, False, p["seen"], p["next"]) for p in problems]
+    bad = {row["id"] for row in rows}
+    good = {"utterances": "ten utterances", "voice": "the voice reference is usable"}
+    return rows + [check(key, None, True, text, "") for key, text in good.items() if key not in bad]
+
+
+def message(checks: list[dict[str, Any]]) -> str:
+    """Return every problem and what to type, or an empty string."""
+    bad = [row for row in checks if not row["ok"]]
+    if not bad:
+        return ""
+    count = "1 problem" if len(bad) == 1 else f"{len(bad)} problems"
+    lines = [f"{count}; nothing was started and nothing was changed."]
+    for row in bad:
+        lines.append(f"{row['host'] or 'control node'}: {row['detail']}")
+        lines.append(f"    next: {row['next']}")
+    return "\n".join(lines)
