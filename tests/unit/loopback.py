@@ -121,9 +121,11 @@ class FakeVoice:
     An entry of the script is samples, an exception, or "cap" for audio cut off at the cap.
     """
 
-    def __init__(self, script: dict[int, object] | None = None, slow_s: float = 0.0):
+    def __init__(self, script: dict[int, object] | None = None):
         self.info = {"model": "fake", "device": "cpu", "rehearsal": True}
-        self.script, self.slow_s = script or {}, slow_s
+        self.script = script or {}
+        self.may_speak = threading.Event()
+        self.may_speak.set()
         self.said: list[tuple[str, int, object]] = []
         self.references: list[tuple[str, float]] = []
         self.at_once = self.most_at_once = 0
@@ -134,7 +136,8 @@ class FakeVoice:
     def speak(self, text: str, *, seed: int, tuning: object) -> Utterance:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        time.sleep(self.slow_s)
+        assert self.may_speak.wait(10)
+        time.sleep(0.01)
         self.at_once -= 1
         entry = self.script.get(len(self.said))
         self.said.append((text, seed, tuning))

@@ -2,6 +2,7 @@ import hashlib
 import json
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from loopback import HTML, RATE, Answer, Scripted, free_port, pcm_answer, speech
 from understudy import audio, baseline
 from understudy.jsonio import JsonError, read_json, write_json
 from understudy.progress import Progress
+from understudy.schemas import load_schemas
 from understudy.sentence import fresh_sentence
 
 TEXTS = ["Hello, how are you?", "Please hold the line.", "See you on Thursday."]
+SCHEMAS = Path(__file__).parents[2] / "files" / "schemas"
 MUTE = pcm_answer(np.zeros(2 * RATE))
 GOOD = pcm_answer(speechlike(2.0))
 
@@ -205,6 +208,21 @@ def test_a_stale_sample_does_not_survive_a_failure(tmp_path):
     with scripted([GOOD, HTML, HTML, HTML]) as fake:
         run(fake, tmp_path)
     assert not (tmp_path / "panda_baseline" / "u01.wav").exists()
+
+
+def test_the_result_is_what_its_schema_says(tmp_path):
+    (validator,) = [v for name, v in load_schemas(SCHEMAS).items() if name.startswith("baseline")]
+    utterances = [
+        {"id": f"u{i:02}", "text": "Please hold the line.", "text_sha256": "0" * 64}
+        for i in range(1, 11)
+    ]
+    with Scripted(GOOD) as fake:
+        good = run(fake, tmp_path, utterances=utterances)
+        bad = run(f"http://127.0.0.1:{free_port()}", tmp_path)
+    with Scripted(MUTE) as fake:
+        mute = run(fake, tmp_path)
+    for result in (good, bad, mute):
+        assert [error.message for error in validator.iter_errors(result)] == []
 
 
 # probe
