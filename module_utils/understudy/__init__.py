@@ -1,0 +1,1 @@
+"""The rules behind understudy's modules: pure, and standard library only."""

@@ -1,0 +1,229 @@
+"""A run directory, read so that nothing in it can make the reader fail.
+
+A run may have died anywhere: a file may be missing, cut short or hold anything
+at all. What cannot be used becomes a *fault*, a sentence; every accessor below
+answers None or an empty list where a value is not of the expected type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+UTTERANCES = 10
+ROLES = ("standby", "primary", "llm")
+
+#: What a verdict is computed from. Its own file and the report are not among them.
+INPUT = re.compile(r"(run|preflight|llm|ratings)\.json|(install|bench|baseline)-(?P<host>.+)\.json")
+
+
+def pick(document: Any, *path: str) -> Any:
+    """Return what lies at the end of the keys, or None where there is no such thing."""
+    for key in path:
+        if not isinstance(document, dict):
+            return None
+        document = document.get(key)
+    return document
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number as it is, anything else (also a boolean) as None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def rows(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; an empty list where there is none."""
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def strings(value: Any) -> list[str]:
+    """Return the strings of a list; an empty list where there is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def seconds(value: Any) -> float | None:
+    """Return an ISO 8601 time in UTC (with a ``Z``) as Unix seconds, or None."""
+    if not isinstance(value, str) or not value.endswith("Z"):
+        return None
+    try:
+        return datetime.fromisoformat(value[:-1] + "+00:00").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def show(value: Any, digits: int = 2, scale: float = 1.0) -> str:
+    """Return a number for a sentence, divided by ``scale``; "unknown" for what is none."""
+    known = number(value)
+    return "unknown" if known is None else f"{known / scale:.{digits}f}"
+
+
+def listing(items: Sequence[str]) -> str:
+    """Return names as ``a, b and c``."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The usable documents of a run by file name, and why the others are not usable."""
+
+    run_id: str
+    documents: Mapping[str, dict[str, Any]]
+    faults: Mapping[str, str]
+
+    def get(self, name: str, *path: str) -> Any:
+        """Return a value of a file, or None."""
+        return pick(self.documents.get(name), *path)
+
+    @property
+    def hosts(self) -> dict[str, list[str]]:
+        """The hosts by role; without a usable run.json as far as the file names tell them."""
+        if "run.json" in self.documents:
+            return {role: strings(self.get("run.json", "hosts", role)) for role in ROLES}
+        found: dict[str, list[str]] = {role: [] for role in ROLES}
+        for name in sorted([*self.documents, *self.faults]):
+            match = INPUT.fullmatch(name)
+            host = match["host"] if match else None
+            role = "primary" if name.startswith("baseline-") else "standby"
+            if host and host not in found[role]:
+                found[role].append(host)
+        return found
+
+    @property
+    def utterances(self) -> list[dict[str, Any]]:
+        """The utterances of run.json that have an id."""
+        listed = rows(self.get("run.json", "utterances"))
+        return [row for row in listed if isinstance(row.get("id"), str)]
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether the run was a rehearsal on stand-ins."""
+        return self.get("run.json", "rehearsal") is True
+
+    @property
+    def again(self) -> str:
+        """The command that makes another run like this one."""
+        if self.rehearsal:
+            return "make rehearse"
+        mode = "parallel" if self.get("run.json", "gemma_mode") == "parallel" else "pause"
+        return f"ansible-playbook bench.yml -e gemma_mode={mode}"
+
+    def problems(self, name: str) -> list[str]:
+        """Return why a phase's file does not speak of a phase that went well.
+
+        Args:
+            name: the file's name.
+
+        Returns:
+            Sentences that name the file; none when its status is ``ok``.
+        """
+        if name in self.faults:
+            return [f"{name} cannot be used: {self.faults[name]}. Next: {self.again}"]
+        if name not in self.documents:
+            return [f"{name} is missing: the run did not get that far. Next: {self.again}"]
+        status, error = self.get(name, "status"), self.get(name, "error")
+        if status == "ok":
+            return []
+        if isinstance(error, dict):
+            return [sentence(name, error)]
+        if status == "running":
+            return [f"{name} still says running: the run died in this phase. Next: {self.again}"]
+        return [f"{name} has status {status!r}, and no error says why. Next: {self.again}"]
+
+
+def sentence(name: str, error: Mapping[str, Any]) -> str:
+    """Return an error of a phase file as a sentence: host, attempt, what was seen, what next."""
+    host = f"{error['host']}: " if isinstance(error.get("host"), str) else ""
+    trying, seen, following = (error.get(key) or "unknown" for key in ("trying", "seen", "next"))
+    return f"{host}{trying} failed ({name}): {seen}. Next: {following}"
+
+
+def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) -> Run:
+    """Sort documents into those that can be used and those that cannot.
+
+    Args:
+        documents: whatever the files held, by file name.
+        faults: files already known to be unusable, and why.
+        run_id: the run that all of them must belong to.
+    """
+    usable: dict[str, dict[str, Any]] = {}
+    broken = dict(faults)
+    for name, document in documents.items():
+        if not isinstance(document, dict):
+            broken[name] = f"it holds {type(document).__name__}, not an object"
+        elif document.get("schema_version") != SCHEMA_VERSION:
+            found = document.get("schema_version")
+            broken[name] = f"its schema_version is {found!r}, not {SCHEMA_VERSION}"
+        elif document.get("run_id") != run_id:
+            broken[name] = f"it belongs to run {document.get('run_id')!r}, not to {run_id}"
+        else:
+            usable[name] = document
+    return Run(run_id, usable, broken)
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def load(content: bytes) -> Any:
+    """Return the JSON document in the bytes.
+
+    Raises:
+        ValueError: with what is wrong with them.
+    """
+    if not content.strip():
+        raise ValueError("it is empty")
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_not_json)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not complete JSON ({error})") from error
+
+
+def read(
+    run_dir: Path, ratings: bytes | None = None
+) -> tuple[dict[str, Any], dict[str, str], list[dict[str, str]]]:
+    """Read every file that a verdict is computed from.
+
+    Args:
+        run_dir: the run directory.
+        ratings: taken for ``ratings.json`` instead of what is on disk.
+
+    Returns:
+        The documents, the faults, and name and sha256 of every file read, sorted.
+    """
+    contents: dict[str, bytes] = {}
+    faults: dict[str, str] = {}
+    for path in sorted(run_dir.iterdir()):
+        if INPUT.fullmatch(path.name):
+            try:
+                contents[path.name] = path.read_bytes()
+            except OSError as error:
+                faults[path.name] = f"it cannot be read ({error.strerror})"
+    if ratings is not None:
+        contents["ratings.json"] = ratings
+        faults.pop("ratings.json", None)
+    documents: dict[str, Any] = {}
+    for name, content in contents.items():
+        try:
+            documents[name] = load(content)
+        except ValueError as error:
+            faults[name] = str(error)
+    files = [
+        {"name": name, "sha256": hashlib.sha256(contents[name]).hexdigest()}
+        for name in sorted(contents)
+    ]
+    return documents, faults, files

@@ -1,0 +1,28 @@
+"""Makes the project's code importable as Ansible and its users import it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "files/understudy/src"), str(Path(__file__).parent)]
+
+import ansible.module_utils  # noqa: E402
+
+if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+import pytest  # noqa: E402
+import run_factory  # noqa: E402
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A complete, successful run of titan and panda that waits for its ratings."""
+    return run_factory.write(tmp_path)
+
+
+@pytest.fixture
+def schemas_dir() -> Path:
+    return ROOT / "files/schemas"
