@@ -232,6 +232,7 @@ class TestCompleteRun:
             "\N{MINUS SIGN}21.4 LUFS",
             "3.72 GB",
             "1.016",
+            "the median before: allowed afterwards",
             "Ran into the token cap",
             "1 retry: silent",
             "12 samples are clipped.",

@@ -433,7 +433,8 @@ def _context(run_dir: Path) -> dict[str, object]:
         "rtf_chart": _chart(voices, utterances, "rtf", "RTF"),
         "audio_chart": _chart(voices, utterances, "audio_s", "seconds of audio"),
         "marker": charts.marker,
-        "llm_chart": lambda host, doc: _latency_chart(host, doc, verdict.doc),
+        "drift_limit": lambda host: _drift_limit(host, verdict.doc),
+        "llm_chart": _latency_chart,
         "split": SPLIT,
         "split_chart": charts.stack(
             "How the time of the run was spent",
@@ -628,17 +629,15 @@ def _chart(
     )
 
 
-def _latency_chart(host: str, llm: Doc, verdict: Doc) -> Markup | None:
-    limit = next(
-        (
-            _number(check["threshold"])
-            for check in verdict["checks"]
-            if _text(check["name"]) in ("drift", f"drift.{host}")
-        ),
-        None,
-    )
+def _drift_limit(host: str, verdict: Doc) -> float | None:
+    """Return how much slower the LLM may be afterwards, from the checks of the verdict."""
+    names = ("drift", f"drift.{host}")
+    found = (check for check in verdict["checks"] if _text(check["name"]) in names)
+    return next((_number(check["threshold"]) for check in found), None)
+
+
+def _latency_chart(host: str, llm: Doc, limit: float | None) -> Markup | None:
     before = _number(llm["before"]["p50_ms"])
-    line = (limit * before, "The most that is allowed afterwards") if limit and before else None
     return charts.strips(
         f"Latency of every request to the LLM on {host}, before, during and after the benchmark",
         [
@@ -646,7 +645,7 @@ def _latency_chart(host: str, llm: Doc, verdict: Doc) -> Markup | None:
             for name in ("before", "during", "after")
         ],
         "milliseconds",
-        line,
+        (limit * before, "The most that is allowed afterwards") if limit and before else None,
     )
 
 
