@@ -120,6 +120,16 @@ class Run:
         mode = "parallel" if self.get("run.json", "gemma_mode") == "parallel" else "pause"
         return f"ansible-playbook bench.yml -e gemma_mode={mode}"
 
+    @property
+    def absent(self) -> list[str]:
+        """The files of the phases that this run should have and that are not there."""
+        names = ["preflight.json"]
+        if self.hosts["llm"] or "run.json" not in self.documents:
+            names.append("llm.json")
+        for phase, role in (("install", "standby"), ("bench", "standby"), ("baseline", "primary")):
+            names += [f"{phase}-{host}.json" for host in self.hosts[role]]
+        return [name for name in names if name not in {*self.documents, *self.faults}]
+
     def problems(self, name: str) -> list[str]:
         """Return why a phase's file does not speak of a phase that went well.
 
@@ -127,12 +137,13 @@ class Run:
             name: the file's name.
 
         Returns:
-            Sentences that name the file; none when its status is ``ok``.
+            Sentences that name the file; none when its status is ``ok``, or when there is no
+            such file: `absent` has those.
         """
         if name in self.faults:
             return [f"{name} cannot be used: {self.faults[name]}. Next: {self.again}"]
         if name not in self.documents:
-            return [f"{name} is missing: the run did not get that far. Next: {self.again}"]
+            return []
         status, error = self.get(name, "status"), self.get(name, "error")
         if status == "ok":
             return []
@@ -140,6 +151,8 @@ class Run:
             return [sentence(name, error)]
         if status == "running":
             return [f"{name} still says running: the run died in this phase. Next: {self.again}"]
+        if status == "skipped":
+            return [f"{name}: the phase was skipped."]
         return [f"{name} has status {status!r}, and no error says why. Next: {self.again}"]
 
 

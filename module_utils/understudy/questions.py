@@ -124,7 +124,7 @@ def _rtf(run: Run, host: str) -> Answer:
     own = figures(f"bench-{host}.json")
     others = [(primary, figures(f"baseline-{primary}.json")) for primary in run.hosts["primary"]]
     against = "; ".join(f"{primary}, over HTTP: {text}" for primary, text in others if text)
-    evidence = f"{host} in process, from bench-{host}.json; wall time over seconds of audio"
+    evidence = f"in process, from bench-{host}.json; wall time over seconds of audio"
     if own is None or not against:
         return None, f"{host}: {own or 'no figures'}; primary: {against or 'no figures'}"
     return f"{own}. Against {against}.", evidence

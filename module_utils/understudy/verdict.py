@@ -154,8 +154,10 @@ def _window_problems(run: Run) -> list[str]:
     problems = run.problems(name)
     if name in run.documents:
         for host in run.hosts["llm"]:
-            if run.get(name, "hosts", host, "closed") is not True:
-                state = run.get(name, "hosts", host, "found_state") or "unknown"
+            entry = run.get(name, "hosts", host)
+            unopened = entry is None and problems  # the error of the phase says why
+            if not unopened and pick(entry, "closed") is not True:
+                state = pick(entry, "found_state") or "unknown"
                 problems.append(
                     f"{host}: the LLM window did not close ({name}); the LLM was found in "
                     f"state {state}. Next: on {host}, put it back into that state, then {run.again}"
@@ -166,7 +168,7 @@ def _window_problems(run: Run) -> list[str]:
 def _install_problems(run: Run, host: str) -> list[str]:
     name = f"install-{host}.json"
     problems = run.problems(name)
-    if problems:
+    if problems or name not in run.documents:
         return problems
     guard = run.get(name, "guard", "decision")
     if run.get(name, "import_ok") is not True:
@@ -200,7 +202,15 @@ def _run_phases(run: Run) -> list[str]:
         problems += _spoken_problems(run, f"bench-{host}.json", host)
     for host in run.hosts["primary"]:
         problems += _spoken_problems(run, f"baseline-{host}.json", host)
-    return problems
+    return [*problems, *_absence(run, "" if problems else f" Next: {run.again}")]
+
+
+def _absence(run: Run, following: str) -> list[str]:
+    """Return the one sentence about the phases that were not reached, if there are any."""
+    if not run.absent:
+        return []
+    are = "are" if len(run.absent) > 1 else "is"
+    return [f"{listing(run.absent)} {are} missing: the run did not get that far.{following}"]
 
 
 def _ratings(run: Run) -> tuple[dict[str, Any] | None, dict[str, Fraction], list[str]]:
@@ -399,7 +409,7 @@ def decide(
     if deferred:
         verdict = DEFERRED
         reasons = [*deferred, ALTERNATIVES, *_preflight_problems(run), *_window_problems(run)]
-        reasons = list(dict.fromkeys(reasons))
+        reasons += _absence(run, "")
     elif problems:
         verdict, reasons = INVALID, problems
     elif summary is None:

@@ -245,6 +245,18 @@ def test_a_missing_file(name: str) -> None:
     assert "-" not in status(result)
 
 
+def test_what_was_not_reached_is_one_sentence_after_the_cause() -> None:
+    documents = failed("preflight.json", "preflight")
+    for name in ("llm.json", INSTALL, BENCH, BASELINE):
+        del documents[name]
+    cause, rest = decide(documents)["reasons"]
+    assert "exact preflight text" in cause
+    assert rest == (
+        "llm.json, install-titan.json, bench-titan.json and baseline-panda.json are missing: "
+        "the run did not get that far."
+    )
+
+
 @pytest.mark.parametrize("name", ["run.json", *PHASES])
 @pytest.mark.parametrize(
     "content",
@@ -278,7 +290,7 @@ def test_a_file_of_another_run_or_version(name: str) -> None:
 
 @pytest.mark.parametrize("name", PHASES)
 @pytest.mark.parametrize(
-    ("state", "text"), [("running", "died"), ("skipped", "'skipped'"), (7, "7")]
+    ("state", "text"), [("running", "died"), ("skipped", "was skipped"), (7, "7")]
 )
 def test_a_phase_that_did_not_end(name: str, state: Any, text: str) -> None:
     result = decide(changed((name, "status", state)))
@@ -334,8 +346,8 @@ def test_an_empty_directory(tmp_path: Path) -> None:
     assert not list(OUTPUT.iter_errors(result))
     assert result["verdict"] == verdict.INVALID
     assert status(result) == "........."
-    for name in ("run.json", "preflight.json", "llm.json"):
-        assert f"{name} is missing" in said(result)
+    assert "run.json is missing" in said(result)
+    assert "preflight.json and llm.json are missing" in said(result)
     assert (result["files"], result["checks"]) == ([], [])
     assert [question["answer"] for question in result["questions"]] == [None] * 6
 
