@@ -21,7 +21,7 @@ options:
   hosts:
     description:
       - For every host of the run C(facts) (of M(host_probe), or C(reachable) false and C(seen)),
-        C(needs) (what is asked of it), and where it has one C(llm) (of M(llm_probe), with
+        C(needs) (what is asked of it), C(rated) (whether a listener hears it), and where it has one C(llm) (of M(llm_probe), with
         C(state) and C(next)) and C(primary) (of C(understudy probe)).
     type: dict
     required: true
@@ -30,6 +30,9 @@ options:
     type: list
     elements: dict
     required: true
+  ab_scores:
+    description: A listener's sheet, read now so that a bad one is refused before anything starts.
+    type: path
 attributes:
   check_mode:
     support: full
@@ -58,8 +61,26 @@ checks:
   elements: dict
 """
 
+import json
+import os
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.understudy import preflight, record
+from ansible.module_utils.understudy import preflight, ratings, record
+
+
+def sheet_problems(path: str, run_dir: str, hosts: list) -> list:
+    """Read a sheet as the verdict will, against the utterances and hosts of this run."""
+    try:
+        with open(os.path.join(run_dir, "run.json"), encoding="utf-8") as file:
+            run = json.load(file)
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+        ids = [row["id"] for row in run["utterances"]]
+        if ids:
+            ratings.parse(text, os.path.basename(path), utterances=ids, hosts=hosts)
+    except (OSError, UnicodeDecodeError, ratings.RatingsError) as error:
+        return [{"id": "ab_scores", "seen": str(error), "next": f"correct {path}"}]
+    return []
 
 
 def judge(hosts: dict, problems: list, mode: str) -> dict:
@@ -96,11 +117,16 @@ def main() -> None:
             "gemma_mode": {"type": "str", "required": True},
             "hosts": {"type": "dict", "required": True},
             "problems": {"type": "list", "elements": "dict", "required": True},
+            "ab_scores": {"type": "path"},
         },
         supports_check_mode=True,
     )
     p = module.params
-    document = judge(p["hosts"], p["problems"], p["gemma_mode"])
+    problems = list(p["problems"])
+    if p["ab_scores"]:
+        rated = [name for name, found in p["hosts"].items() if found["rated"]]
+        problems += sheet_problems(p["ab_scores"], p["run_dir"], rated)
+    document = judge(p["hosts"], problems, p["gemma_mode"])
     message = preflight.message(document["checks"])
     document["status"] = "failed" if message else "ok"
     if message:

@@ -75,7 +75,7 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
             bench.measure(out_dir)
             result["memory"] = _memory(config["device"], low)
         result["environment"] = _environment(config)
-        tar_samples(out_dir, wav_dir)
+        tar_samples(out_dir, wav_dir, config["host"])
         done = result["aggregate"]["ok_count"]
         if done == len(config["utterances"]):
             result["status"] = "ok"
@@ -248,9 +248,9 @@ def _error(config: dict[str, Any], trying: str, seen: str) -> dict[str, Any]:
     }
 
 
-def tar_samples(out_dir: Path, wav_dir: str) -> Path:
-    """Pack the WAVs into ``samples.tar``, so that they travel as one file."""
-    path = out_dir / "samples.tar"
+def tar_samples(out_dir: Path, wav_dir: str, host: str) -> Path:
+    """Pack the WAVs into ``samples-<host>.tar``, so that they travel as one file."""
+    path = out_dir / f"samples-{host}.tar"
     with tarfile.open(path, "w") as tar:
         for wav in sorted((out_dir / wav_dir).glob("*.wav")):
             tar.add(wav, arcname=f"{wav_dir}/{wav.name}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .jsonio import write_json
+from .progress import Progress
 
 Result = dict[str, Any]
 
@@ -137,25 +138,34 @@ def _smoke(arguments: argparse.Namespace) -> Result:
 
 def _bench(arguments: argparse.Namespace) -> Result | None:
     from . import bench
-    from .progress import Progress
 
     config = _config(arguments)
     out_dir = Path(config["out_dir"]).expanduser()
     out_dir.mkdir(parents=True, exist_ok=True)
     write_json(out_dir / "config.json", config)
     result_path = arguments.result or out_dir / f"bench-{config['host']}.json"
-    bench.run(config, result_path, Progress(arguments.progress))
+    progress = Progress(arguments.progress)
+    _say_done(progress, bench.run(config, result_path, progress))
     return None
 
 
 def _baseline(arguments: argparse.Namespace) -> Result | None:
     from . import baseline
-    from .progress import Progress
 
     config = _config(arguments)
     result_path = arguments.result or Path(config["out_dir"]) / f"baseline-{config['host']}.json"
-    baseline.run(config, result_path, Progress(arguments.progress))
+    progress = Progress(arguments.progress)
+    _say_done(progress, baseline.run(config, result_path, progress))
     return None
+
+
+def _say_done(progress: Progress, result: Result) -> None:
+    """Write the line that tells a follower to look at the job itself."""
+    error = result["error"]
+    seen = f"failed: {error['seen']}" if error else f"{result['aggregate']['ok_count']} usable"
+    name = result["phase"].removeprefix("tts_")
+    text = f"{result['host']}  {name} done  {seen}"
+    progress.write(host=result["host"], phase="done", text=text)
 
 
 def _probe(arguments: argparse.Namespace) -> Result:

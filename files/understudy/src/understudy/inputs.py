@@ -36,7 +36,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     ] + [
         {"id": "voice", "seen": seen if str(voice_path) in seen else f"{voice_path}: {seen}",
          "next": f"put a mono WAV of 5 to 40 s at 24 kHz at {voice_path}, "
-                 "or name another one with -e chatterbox_voice_source=PATH"}
+                 "or name another one with -e run_voice=PATH"}
         for seen in bad
     ]  # fmt: skip
     voice = {"name": voice_path.name, "sha256": None, "sample_rate_hz": None, "channels": None,

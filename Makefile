@@ -1,0 +1,58 @@
+# Two commands do all the set-up on a fresh machine: `make rehearse` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# More arguments for ansible-playbook, such as -v or -e ab_scores=scores.csv.
+REHEARSAL_ARGS ?=
+
+.PHONY: rehearse rehearsal-up rehearsal-down test lint unit control dev locks clean
+
+rehearse: control ## the whole benchmark on this machine, without a GPU
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/rehearse $(REHEARSAL_ARGS)
+
+rehearsal-up: control ## start the rehearsal's services and leave them running
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ansible-playbook -i inventory/rehearsal playbooks/rehearsal.yml \
+	  -e rehearsal_state=started $(REHEARSAL_ARGS)
+
+rehearsal-down: control
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ansible-playbook -i inventory/rehearsal playbooks/rehearsal.yml \
+	  -e rehearsal_state=stopped
+
+test: lint unit rehearsal-test ## everything that can be tested without root, Docker and a GPU
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production
+
+unit: dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/unit
+
+rehearsal-test: dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/rehearsal
+
+# The control node's environment: Ansible and the Python half, from hashed locks.
+control: $(VENV)/.control
+dev: $(VENV)/.dev
+
+$(VENV)/.control: files/locks/control.txt files/understudy/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; next: apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$$($(PYTHON) --version) is too old, 3.11 is needed; next: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r files/locks/control.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e files/understudy
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.control files/locks/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r files/locks/dev.txt
+	@touch $@
+
+locks: ## make every lock anew (needs uv)
+	$(MAKE) -C files/locks
+
+clean: ## remove what was installed and made here; runs are kept
+	rm -rf $(VENV) .rehearsal
