@@ -17,6 +17,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+#: Latency has settled when the last five requests lie within a tenth of each other; it is not
+#: waited for longer than `SETTLE_S` seconds.
+SETTLED, SETTLED_SPREAD, SETTLE_S = 5, 0.1, 15.0
+
 PROMPT = "Answer in one short sentence: what is a good way to begin a phone call?"
 
 
@@ -121,15 +125,14 @@ def measure(
     Args:
         ask: one request; its wall time in seconds, or `LlmError`.
         requests: how many are measured, at most where `until` is given.
-        warmup: requests before, not counted.
+        warmup: requests before, not counted; more until latency has settled; 0 for none.
         until: go on until this file exists.
         pause_s: between two requests.
 
     Returns:
         The contract's latency object.
     """
-    for _ in range(warmup):
-        ask()
+    warmup = settle(ask, warmup) if warmup else 0
     samples: list[float] = []
     failures = 0
     while len(samples) + failures < requests and not (until and os.path.exists(until)):
@@ -139,6 +142,27 @@ def measure(
             failures += 1
         time.sleep(pause_s)
     return latency(samples, warmup, failures)
+
+
+def settle(ask: Callable[[], float], at_least: int) -> int:
+    """Ask until the last answers took about the same time, and return how many that were.
+
+    An engine that has just started is slow at first, and a host that was busy for a while
+    still is; what counts is how it answers afterwards.
+
+    Args:
+        ask: one request, as for `measure`.
+        at_least: requests in any case.
+    """
+    recent: list[float] = []
+    count, deadline = 0, time.monotonic() + SETTLE_S
+    while True:
+        recent = [*recent, ask()][-SETTLED:]
+        count += 1
+        spread = (max(recent) - min(recent)) / (quantile(recent, 0.5) or 1.0)
+        settled = len(recent) == SETTLED and spread <= SETTLED_SPREAD
+        if count >= at_least and (settled or time.monotonic() >= deadline):
+            return count
 
 
 def latency(samples_ms: list[float], warmup: int, failures: int) -> dict[str, Any]:
