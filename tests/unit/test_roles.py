@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,14 @@ def test_every_variable_is_used() -> None:
         for variable in defaults(name):
             uses = re.findall(rf"\b{variable}\b(?!:)", text)
             assert uses, f"{variable} is set and never read"
+
+
+def test_the_wheel_that_is_brought_is_the_one_that_is_built() -> None:
+    project = tomllib.loads((ROOT / "files/understudy/pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
+    wheel = load(role("chatterbox") / "vars/main.yml")["__chatterbox_wheel_name"]
+    assert wheel == f"{project['name']}-{project['version']}-py3-none-any.whl"
 
 
 # --- what the role says of itself ------------------------------------------------------------
