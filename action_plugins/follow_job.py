@@ -23,8 +23,8 @@ options:
     type: str
     required: true
   progress:
-    description: The progress file, on the same host.
-    type: path
+    description: The progress file, on the same host; C(~) is the remote user's home.
+    type: str
     required: true
   until_phase:
     description: Return as soon as a line of this phase was seen; the job goes on.

@@ -26,7 +26,7 @@ options:
     type: int
     default: 20
   warmup:
-    description: Requests before, not counted; more of them until latency has settled. V(0) for none.
+    description: Requests before, not counted; more until latency has settled. V(0) for none.
     type: int
     default: 5
   max_tokens:

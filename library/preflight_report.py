@@ -21,7 +21,8 @@ options:
   hosts:
     description:
       - For every host of the run C(facts) (of M(host_probe), or C(reachable) false and C(seen)),
-        C(needs) (what is asked of it), C(rated) (whether a listener hears it), and where it has one C(llm) (of M(llm_probe), with
+        C(needs) (what is asked of it), C(rated) (whether a listener hears it), and where it has
+        one C(llm) (of M(llm_probe), with
         C(state) and C(next)) and C(primary) (of C(understudy probe)).
     type: dict
     required: true

@@ -60,7 +60,7 @@ git_commit:
 
 import os
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import record
@@ -84,7 +84,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     reports_dir = os.path.abspath(module.params["reports_dir"])
-    run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%SZ")
+    run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%SZ")
     run_dir = os.path.join(reports_dir, run_id)
     try:
         commit = git_commit(module, module.params["project_dir"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -25,6 +26,7 @@ def collect(disk_path: str) -> dict[str, Any]:
         "os": os_name(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "venv": importlib.util.find_spec("ensurepip") is not None,
         "cpus": len(os.sched_getaffinity(0)),
         "mem_total_bytes": memory.get("MemTotal"),
         "mem_available_bytes": memory.get("MemAvailable"),
@@ -99,12 +101,12 @@ def parse_gpus(rows: str, banner: str) -> dict[str, Any]:
         )
     cuda = None
     if "CUDA Version:" in banner:
-        cuda = banner.split("CUDA Version:", 1)[1].split("|")[0].strip()
+        cuda = banner.split("CUDA Version:", 1)[1].split("|", maxsplit=1)[0].strip()
     return {"driver": driver, "cuda": cuda, "gpus": found, "gpu_note": ""}
 
 
 def _run(command: list[str]) -> str:
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=30, check=True,
     ).stdout  # fmt: skip

@@ -49,6 +49,11 @@ def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list
                   f"on {host}: install a newer Python and set ansible_python_interpreter",
                   value=facts["python"], threshold=f"{wanted[0]}.{wanted[1]}")
         )  # fmt: skip
+        rows.append(
+            check("venv", host, facts["venv"], "python3 can make environments" if facts["venv"]
+                  else "python3 cannot make environments (ensurepip is missing)",
+                  f"ssh {host} sudo apt install python3-venv")
+        )  # fmt: skip
     if needs.get("gpu"):
         found = ", ".join(f"{g['name']} (sm_{g['compute_capability'].replace('.', '')})"
                           for g in facts["gpus"])  # fmt: skip

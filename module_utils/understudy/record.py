@@ -23,7 +23,7 @@ def utc_now() -> str:
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return `old` with `new` laid over it: dicts key by key, `busy` appended, the rest replaced."""
+    """Return `old` with `new` over it: dicts key by key, `busy` appended, the rest replaced."""
     result = dict(old)
     for key, value in new.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):

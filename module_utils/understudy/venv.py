@@ -23,6 +23,13 @@ MARKER = "install.json"
 PACKAGE_MARKER = "understudy.sha256"
 
 
+TORCH_HINT = (
+    "Your pip knows no such build of torch. Next: name the index that has CPU builds (PyTorch's "
+    "own 'Get started' page shows it) in chatterbox_torch_args; for a rehearsal: "
+    "make rehearse REHEARSAL_TORCH_ARGS='--index-url URL'"
+)
+
+
 class VenvError(RuntimeError):
     """The environment could not be made; `kind` is the contract's kind of error."""
 
@@ -71,12 +78,13 @@ class Installer:
         self.budget_s = budget_s
         self.python = python
         self._deadline = time.monotonic() + budget_s
+        self.version = self._run([python, "-c", "import sys; print(sys.version)"], "asking").strip()
         self.parts = {
             "lock": digest(lock),
             "torch": torch_requirement,
             "torchaudio_native": torchaudio_native,
             "system_site_packages": system_site_packages,
-            "python": self._run([python, "-c", "import sys; print(sys.version)"], "asking").strip(),
+            "python": self.version,
         }
 
     @property
@@ -101,7 +109,10 @@ class Installer:
         if self.torch_requirement:
             reports.append(os.path.join(path, "report-torch.json"))
             command = [*pip, "--report", reports[-1], *self.torch_args, self.torch_requirement]
-            self._run(command, f"installing {self.torch_requirement}")
+            try:
+                self._run(command, f"installing {self.torch_requirement}")
+            except VenvError as error:
+                raise VenvError(f"{error}\n{TORCH_HINT}", error.kind) from None
         reports.append(os.path.join(path, "report-lock.json"))
         command = [*pip, "--require-hashes", "--report", reports[-1], "-r", self.lock]
         self._run(command, f"installing {os.path.basename(self.lock)}")
@@ -117,7 +128,7 @@ class Installer:
             "lock": os.path.basename(self.lock),
             "lock_sha256": self.parts["lock"],
             "torch_requirement": self.torch_requirement,
-            "python": self.parts["python"].split()[0],
+            "python": self.version.split()[0],
             "created": True,
             "installed_at": utc_now(),
             "install_s": round(time.time() - began, 1),
@@ -138,7 +149,8 @@ class Installer:
                     return False
         self._run(
             [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check",
-             "install", "--quiet", "--no-input", "--no-deps", "--no-index", "--force-reinstall", wheel],
+             "install", "--quiet", "--no-input", "--no-deps", "--no-index", "--force-reinstall",
+             wheel],
             "installing understudy",
         )  # fmt: skip
         with open(marker, "w", encoding="ascii") as file:
@@ -151,7 +163,7 @@ class Installer:
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                command, capture_output=True, text=True,
                 timeout=max(left, 0.1), check=False, env=environment,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

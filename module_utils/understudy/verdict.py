@@ -259,7 +259,7 @@ def _rated(
     return DIVERGES, [*reasons, COMPARE]
 
 
-def _check(  # noqa: PLR0917 (a row of `checks`, in the order of its fields)
+def _check(
     name: str, ok: bool | None, value: Any, threshold: Any, unit: str | None, detail: str
 ) -> dict[str, Any]:
     return {
@@ -321,6 +321,7 @@ def _phase_checks(run: Run) -> list[dict[str, Any]]:
 def _window_checks(run: Run) -> list[dict[str, Any]]:
     """Return the checks of the LLM window: drift decides, the ratio during synthesis informs."""
     checks = []
+    limit = number(run.get("run.json", "limits", "drift")) or DRIFT
     for host in run.hosts["llm"]:
         entry = run.get("llm.json", "hosts", host)
         if not isinstance(entry, dict):
@@ -329,9 +330,9 @@ def _window_checks(run: Run) -> list[dict[str, Any]]:
             show(pick(entry, when, "p50_ms"), 0) for when in ("before", "during", "after")
         )
         drift = number(entry.get("drift"))
-        ok = None if drift is None else drift <= DRIFT
+        ok = None if drift is None else drift <= limit
         detail = f"the LLM's p50: {before} ms before, {after} ms after the window"
-        checks.append(_check(f"drift.{host}", ok, drift, DRIFT, "x", detail))
+        checks.append(_check(f"drift.{host}", ok, drift, limit, "x", detail))
         if entry.get("mode") == "parallel":
             ratio = entry.get("during_ratio")
             detail = (
@@ -423,7 +424,7 @@ def decide(
     checks = [*_phase_checks(run), *_window_checks(run)]
     checks += _rating_checks(run, summary, differences, wrong)
     reasons += [
-        f"{row['name']}: {show(row['value'])} is more than {DRIFT}: {row['detail']}."
+        f"{row['name']}: {show(row['value'])} is more than {row['threshold']}: {row['detail']}."
         for row in checks
         if row["name"].startswith("drift.") and row["ok"] is False
     ]

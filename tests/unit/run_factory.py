@@ -200,6 +200,7 @@ def documents(files: dict[str, bytes] | None = None) -> Documents:
             "notes": [],
             "hosts": {"standby": [STANDBY], "primary": [PRIMARY], "llm": [STANDBY]},
             "tuning": tuning,
+            "limits": {"drift": 1.2},
             "voice": {
                 "name": "samantha.wav",
                 "sha256": sha256("voice"),

@@ -81,12 +81,13 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
             result["status"] = "ok"
         else:
             first = next(u for u in result["utterances"] if not u["ok"])
+            wanted = len(config["utterances"])
             result.update(
                 status="failed",
                 error=_error(
                     config,
-                    f"speaking {len(config['utterances'])} utterances",
-                    f"{done} of {len(config['utterances'])} are usable; {first['id']}: {first['error']}",
+                    f"speaking {wanted} utterances",
+                    f"{done} of {wanted} are usable; {first['id']}: {first['error']}",
                 ),
             )
     except Exception as error:  # the run must end with what is known

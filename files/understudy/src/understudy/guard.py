@@ -55,7 +55,7 @@ def apply_patch() -> None:
     magnitude.understudy_patched = True  # type: ignore[attr-defined]
     torch.abs = torch.absolute = magnitude
     for name in ("abs", "absolute", "__abs__"):
-        setattr(torch.Tensor, name, lambda self: magnitude(self))
+        setattr(torch.Tensor, name, magnitude)
 
 
 def probe(device: str, *, patched: bool) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def process_driver_bytes(pid: int | None = None) -> tuple[int | None, str]:
 
 
 def gpu_environment(index: int = 0) -> dict[str, Any]:
-    """Return driver, clocks and reasons for throttling as NVML tells them, null where it does not."""
+    """Return driver, clocks and reasons for throttling; null where NVML does not tell."""
     facts: dict[str, Any] = {"driver": None, "clocks": None, "throttling": None, "nvml_note": ""}
     nvml = _nvml()
     if isinstance(nvml, str):
@@ -142,9 +142,9 @@ def _reasons(nvml: Any, mask: int) -> list[str]:
         "HwThermalSlowdown": "thermal (hardware)",
         "HwPowerBrakeSlowdown": "power brake",
     }
-    bits = {
-        label: getattr(nvml, f"nvmlClocksEventReason{name}", None)
-        or getattr(nvml, f"nvmlClocksThrottleReason{name}", 0)
-        for name, label in names.items()
-    }
-    return [label for label, bit in bits.items() if mask & bit]
+    found = []
+    for name, label in names.items():
+        bit = getattr(nvml, f"nvmlClocksEventReason{name}", 0)
+        if mask & (bit or getattr(nvml, f"nvmlClocksThrottleReason{name}", 0)):
+            found.append(label)
+    return found

@@ -1,0 +1,55 @@
+"""Ansible's own output, made for a run that is watched, with the verdict as the last words."""
+
+from __future__ import annotations
+
+from ansible.plugins.callback.default import CallbackModule as Default
+
+DOCUMENTATION = r"""
+name: understudy
+type: stdout
+short_description: Ansible's default output without what was left out, and with last words
+description:
+  - A task's name stands above what it does while it does it, not after it.
+  - Skipped hosts and included files are not listed.
+  - A play may end with C(set_stats) and a list of lines named C(last_words); they are printed
+    after the recap.
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+"""
+
+
+#: Actions that only prepare the next one; nobody watches them.
+QUIET = ("include_tasks", "include_role", "set_fact", "assert", "set_stats")
+
+
+def quiet(task):
+    return task.action.rpartition(".")[2] in QUIET
+
+
+class CallbackModule(Default):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "understudy"
+
+    def v2_runner_on_skipped(self, result):
+        pass
+
+    def v2_runner_item_on_skipped(self, result):
+        pass
+
+    def v2_playbook_on_include(self, included_file):
+        pass
+
+    def v2_playbook_on_task_start(self, task, is_conditional):
+        if not quiet(task):
+            super().v2_playbook_on_task_start(task, is_conditional)
+
+    def v2_runner_on_ok(self, result):
+        if not quiet(result.task):
+            super().v2_runner_on_ok(result)
+
+    def v2_playbook_on_stats(self, stats):
+        super().v2_playbook_on_stats(stats)
+        for line in stats.custom.get("_run", {}).get("last_words", []):
+            self._display.display(line)
