@@ -167,7 +167,29 @@ def summarise(verdict: dict[str, Any], run_dir: Path) -> list[str]:
     return [
         f"verdict: {verdict['verdict']} ({'ok' if verdict['ok'] else 'not ok'})",
         *verdict["reasons"],
+        *split(verdict["timing"]),
         f"report: {run_dir / 'report.html'}",
+    ]
+
+
+def split(timing: dict[str, Any]) -> list[str]:
+    """Return the line that says where the run's time went, if that is known."""
+    if not timing.get("total_s") or not timing.get("ratio"):
+        return []
+    parts = timing["split"]
+    shares = [
+        f"{parts[key]:.0f} s {text}"
+        for key, text in (
+            ("install", "installing"),
+            ("model_load", "loading models"),
+            ("synthesis", "speaking"),
+            ("llm_probe", "asking the LLM"),
+        )
+        if parts.get(key)
+    ]
+    return [
+        f"time: {timing['total_s']:.0f} s; {', '.join(shares)} (some at once); "
+        f"{parts['other']:.0f} s Ansible and the rest ({timing['ratio']:.2f} x)"
     ]
 
 

@@ -74,7 +74,10 @@ def test_the_same_seed_is_the_same_audio_and_the_patch_changes_only_rounding(
         return stage.voice.speak(first["text"], seed=first["seed"], tuning=tuning).samples
 
     normal, again = speak("normal"), speak("again")
-    assert np.array_equal(normal, again)
+    # Preparing a voice and decoding on a GPU may round differently each time; what is said may not.
+    assert heard[1] == heard[0], "the same seed gave other speech tokens"
+    rounding = float(np.abs(again.astype(float) - normal).max())
+    assert rounding < 1 / 32768, "the same seed differs by more than a step of 16-bit audio"
 
     for owner, names in ((torch, ("abs", "absolute")),
                          (torch.Tensor, ("abs", "absolute", "__abs__"))):  # fmt: skip
@@ -89,6 +92,7 @@ def test_the_same_seed_is_the_same_audio_and_the_patch_changes_only_rounding(
     down_db = 10 * np.log10(power)
     figures["patched_against_normal"] = {
         "tokens_equal": True,
+        "normal_again_max_abs_difference": rounding,
         "max_abs_difference": float(np.abs(difference).max()),
         "peak": float(np.abs(normal).max()),
         "difference_db": round(float(down_db), 1),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import audio, memory
+from .errors import brief, describe
 from .jsonio import read_json, utc_now, write_json
 from .progress import Progress
 from .stats import summary
@@ -91,7 +92,7 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
                 ),
             )
     except Exception as error:  # the run must end with what is known
-        seen = f"{type(error).__name__}: {error}"
+        seen = brief(describe(error))
         result.update(status="failed", error=_error(config, bench.trying, seen))
     result["finished_at"] = utc_now()
     write_json(result_path, result)
@@ -179,7 +180,7 @@ class _Bench:
             try:
                 said = voice.speak(utterance["text"], seed=row["seed"], tuning=self._tuning)
             except Exception as error:  # recorded with the utterance, the others go on
-                row["error"] = f"{type(error).__name__}: {error}"
+                row["error"] = brief(describe(error))
             else:
                 row["error"] = self._judge(said, utterance["text"], row)
                 if out_dir and said.samples.size:

@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from .errors import brief, describe
+
 #: Largest relative error of the patched magnitude: a few float32 roundings (eps = 1.2e-7).
 TOLERANCE = 1e-6
 
@@ -80,13 +82,16 @@ def probe(device: str, *, patched: bool) -> dict[str, Any]:
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
         "nvrtc": _nvrtc_version() if cuda else None,
     }
-    ops = [_attempt(name, operation) for name, operation in _operations(device)]
-    failed = [op for op in ops if not op["ok"]]
+    texts = {name: _attempt(operation) for name, operation in _operations(device)}
+    failed = [text for text in texts.values() if text is not None]
     facts["probe"] = {
         "ok": not failed,
         "cold_cache": os.environ.get("USE_PYTORCH_KERNEL_CACHE") == "0",
-        "ops": ops,
-        "error": failed[0]["error"] if failed else None,
+        "ops": [
+            {"name": name, "ok": text is None, "error": text and brief(text)}
+            for name, text in texts.items()
+        ],
+        "error": failed[0] if failed else None,
     }
     if patched:
         facts["verify"] = _verify(device) if not failed else None
@@ -120,12 +125,13 @@ def _operations(device: str) -> list[tuple[str, Callable[[], Any]]]:
     ]
 
 
-def _attempt(name: str, operation: Callable[[], Any]) -> dict[str, Any]:
+def _attempt(operation: Callable[[], Any]) -> str | None:
+    """Return the exact text of what an operation raised, or None."""
     try:
         operation()
     except Exception as error:  # whatever it is, it is the evidence
-        return {"name": name, "ok": False, "error": f"{type(error).__name__}: {error}"}
-    return {"name": name, "ok": True, "error": None}
+        return describe(error)
+    return None
 
 
 def _verify(device: str) -> dict[str, Any]:
@@ -199,12 +205,12 @@ def examine(config: dict[str, Any]) -> dict[str, Any]:
     if first["probe"]["ok"] and requested != "force":
         return result
     if requested == "off":
-        result.update(decision="unpatched", error=first["probe"]["error"])
+        result.update(decision="unpatched", error=brief(first["probe"]["error"]))
         return result
     second = _fresh(device, patched=True)
     result.update(patched_probe=second["probe"], verify=second["verify"])
     if not second["probe"]["ok"]:
-        result.update(decision="failed", error=second["probe"]["error"])
+        result.update(decision="failed", error=brief(second["probe"]["error"]))
     elif not second["verify"]["ok"]:
         worst = second["verify"]["max_relative_error"]
         result.update(

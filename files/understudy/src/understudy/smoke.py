@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import audio
+from .errors import brief, describe
 from .voice import Tuning, Voice
 
 TEXT = "Hello, this is a short test of the voice."
@@ -60,7 +61,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # whatever upstream raises is the finding
         result["import_ok"] = result["import_ok"] or _imports()
         result["watermarker"] = _watermarker()
-        result["error"] = f"{type(error).__name__}: {error}"
+        result["error"] = brief(describe(error))
         return result
     result["watermarker"] = _watermarker()
     checked = audio.check(said.samples, said.rate, text=TEXT)

@@ -149,7 +149,8 @@ class Voice:
     def speak(self, text: str, *, seed: int, tuning: Tuning) -> Utterance:
         """Synthesise one utterance with the current voice.
 
-        The same text, seed, voice, weights and device give bit-identical audio.
+        The same text, seed, voice, weights and device give the same speech tokens, and audio
+        that is bit-identical on a CPU and differs by float rounding on a GPU.
 
         Args:
             text: at most about 2,000 characters; upstream adds and changes punctuation.
