@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
         )
         path = self._remote_expand_user(args["progress"])
         display, deadline = Display(), time.monotonic() + args["timeout_s"]
-        offset, asked = 0, time.monotonic()
+        offset, asked, ended = 0, time.monotonic(), False
         while True:
             lines, offset = self._new_lines(path, offset)
             for line in lines:
@@ -64,7 +64,9 @@ class ActionModule(ActionBase):
             phases = {line.get("phase") for line in lines}
             if args["until_phase"] and args["until_phase"] in phases:
                 return {"changed": False, "finished": False}
-            if "done" in phases or time.monotonic() - asked >= ASK_S:
+            # "done" is written a moment before the process ends.
+            ended = ended or "done" in phases
+            if ended or time.monotonic() - asked >= ASK_S:
                 asked = time.monotonic()
                 job = self._ask(args["job"], task_vars)
                 if job.get("finished"):

@@ -20,7 +20,9 @@ extends_documentation_fragment:
 
 
 #: Actions that only prepare the next one; nobody watches them.
-QUIET = ("include_tasks", "include_role", "set_fact", "assert", "set_stats")
+QUIET = (
+    "include_tasks", "include_role", "set_fact", "assert", "set_stats", "validate_argument_spec",
+)  # fmt: skip
 
 
 def quiet(task):

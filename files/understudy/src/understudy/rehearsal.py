@@ -34,7 +34,7 @@ ARCHITECTURE: dict[str, int] = {
 }
 
 #: Where the end becomes likely, in speech tokens (25 are one second), and the logit there.
-END_POSITION, END_LOGIT = 110, 5.0
+END_POSITION, END_LOGIT = 90, 5.0
 
 #: Added to the vocoder's log magnitudes (natural logarithm): + 16 dB.
 GAIN_LOG = 1.8
