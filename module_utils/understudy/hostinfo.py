@@ -87,8 +87,11 @@ def parse_gpus(rows: str, banner: str) -> dict[str, Any]:
             GPU that shares the host's memory.
         banner: of the plain command, which alone names the CUDA version.
     """
-    driver, found = None, []
+    driver, found, strange = None, [], []
     for row in filter(None, (line.strip() for line in rows.splitlines())):
+        if row.count(",") < len(GPU_FIELDS) - 1:  # a warning, or that there is no device
+            strange.append(row)
+            continue
         name, capability, memory, driver = (cell.strip() for cell in row.split(",", 3))
         known = memory.isdigit()
         found.append(
@@ -99,10 +102,11 @@ def parse_gpus(rows: str, banner: str) -> dict[str, Any]:
                 "memory_note": "" if known else f"nvidia-smi says {memory}: shared with the host",
             }
         )
+    note = "nvidia-smi: " + " ".join(strange)[:300] if strange else ""
     cuda = None
     if "CUDA Version:" in banner:
         cuda = banner.split("CUDA Version:", 1)[1].split("|", maxsplit=1)[0].strip()
-    return {"driver": driver, "cuda": cuda, "gpus": found, "gpu_note": ""}
+    return {"driver": driver, "cuda": cuda, "gpus": found, "gpu_note": note}
 
 
 def _run(command: list[str]) -> str:

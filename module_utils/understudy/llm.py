@@ -7,6 +7,7 @@ starts with a nonce.
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import os
@@ -20,6 +21,9 @@ from typing import Any
 #: Latency has settled when the last five requests lie within a tenth of each other; it is not
 #: waited for longer than `SETTLE_S` seconds.
 SETTLED, SETTLED_SPREAD, SETTLE_S = 5, 0.1, 15.0
+
+#: The LLM is on the LAN: a proxy that the environment names has no part in it.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 PROMPT = "Answer in one short sentence: what is a good way to begin a phone call?"
 
@@ -53,9 +57,8 @@ def complete(
     headers = {"Content-Type": "application/json"}
     if api_key:
         headers["Authorization"] = "Bearer " + api_key
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     began = time.monotonic()
-    text = _answer(request, address, timeout_s)
+    text = _answer(address, timeout_s, json.dumps(body).encode(), headers)
     wall = time.monotonic() - began
     try:
         choice = json.loads(text)["choices"][0]
@@ -74,7 +77,7 @@ def first_model(url: str, timeout_s: float) -> str:
         LlmError: none is listed, or there is no answer.
     """
     address = url.rstrip("/") + "/v1/models"
-    text = _answer(urllib.request.Request(address), address, timeout_s)
+    text = _answer(address, timeout_s)
     try:
         return str(json.loads(text)["data"][0]["id"])
     except (ValueError, KeyError, IndexError, TypeError):
@@ -83,15 +86,20 @@ def first_model(url: str, timeout_s: float) -> str:
         ) from None
 
 
-def _answer(request: urllib.request.Request, address: str, timeout_s: float) -> str:
+def _answer(
+    address: str, timeout_s: float, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> str:
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            return str(response.read().decode("utf-8", "replace"))
-    except urllib.error.HTTPError as error:
-        seen = error.read().decode("utf-8", "replace")[:200]
-        raise LlmError(f"{address} answered {error.code}: {seen!r}") from None
-    except (OSError, ValueError) as error:
-        raise LlmError(f"{address}: {getattr(error, 'reason', error)}") from None
+        try:
+            request = urllib.request.Request(address, body, headers or {})
+            with _OPENER.open(request, timeout=timeout_s) as response:
+                return str(response.read().decode("utf-8", "replace"))
+        except urllib.error.HTTPError as error:
+            seen = error.read().decode("utf-8", "replace")[:200]
+            raise LlmError(f"{address} answered {error.code}: {seen!r}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        seen = str(getattr(error, "reason", error)) or type(error).__name__
+        raise LlmError(f"{address}: {seen}") from None
 
 
 def wait_until_ready(

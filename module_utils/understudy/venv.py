@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 from typing import Any
 
 from .record import utc_now, write
@@ -162,20 +164,25 @@ class Installer:
         # A virtual environment's own settings must not leak into the one that is made.
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True,
-                timeout=max(left, 0.1), check=False, env=environment,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise VenvError(
-                f"{doing}: the budget of {self.budget_s:.0f} s is used up", "budget_exceeded"
-            ) from None
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env=environment, start_new_session=True,
+            ) as process:  # fmt: skip
+                try:
+                    out, err = process.communicate(timeout=max(left, 0.1))
+                except subprocess.TimeoutExpired:
+                    # pip's own children too: nothing may go on writing into the environment.
+                    os.killpg(process.pid, signal.SIGKILL)
+                    raise VenvError(
+                        f"{doing}: the budget of {self.budget_s:.0f} s is used up",
+                        "budget_exceeded",
+                    ) from None
         except OSError as error:
             raise VenvError(f"{doing}: {' '.join(command[:4])}: {error}") from None
-        if done.returncode:
-            seen = (done.stderr.strip() or done.stdout.strip())[-3000:]
+        if process.returncode:
+            seen = (err.strip() or out.strip())[-3000:]
             raise VenvError(f"{doing}: {seen}")
-        return done.stdout
+        return out
 
 
 def packages(report: str) -> list[dict[str, Any]]:
@@ -184,7 +191,7 @@ def packages(report: str) -> list[dict[str, Any]]:
         rows = json.load(file)["install"]
     result = []
     for row in rows:
-        file_name = row["download_info"]["url"].rsplit("/", 1)[-1]
+        file_name = urllib.parse.unquote(row["download_info"]["url"].rsplit("/", 1)[-1])
         result.append(
             {
                 "name": row["metadata"]["name"].lower().replace("_", "-"),
@@ -211,9 +218,9 @@ def pins(path: str, installed: dict[str, str]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     with open(found[0], encoding="utf-8") as file:
         for line in file:
-            if not line.startswith("Requires-Dist:") or "==" not in line:
+            requirement = line.partition(":")[2].split(";")[0]
+            if not line.startswith("Requires-Dist:") or "==" not in requirement:
                 continue
-            requirement = line.split(":", 1)[1].split(";")[0]
             name, _, version = requirement.replace("(", "").replace(")", "").partition("==")
             name, version = name.strip().lower(), version.strip()
             have = installed.get(name)

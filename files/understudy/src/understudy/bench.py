@@ -20,6 +20,9 @@ from .weights import MANIFEST
 
 MAX_RETRIES = 2
 
+#: What an attempt measures; none of it may be left of the attempt before.
+MEASURED = ("wall_s", "audio_s", "rtf", "tokens", "hit_cap", "wav", "wav_sha256", "audio", "error")
+
 #: Distance between the seeds of an utterance's attempts; keeps them apart from its neighbours'.
 RETRY_SEED_STEP = 100_000
 
@@ -75,6 +78,7 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
         with memory.LowWater() as low:
             bench.measure(out_dir)
             result["memory"] = _memory(config["device"], low)
+        bench.trying = "noting what it was measured on and packing the samples"
         result["environment"] = _environment(config)
         tar_samples(out_dir, wav_dir, config["host"])
         done = result["aggregate"]["ok_count"]
@@ -177,6 +181,9 @@ class _Bench:
         began = time.time()
         for attempt in range(1 + (MAX_RETRIES if out_dir else 0)):
             row["seed"] = utterance["seed"] + attempt * RETRY_SEED_STEP
+            if out_dir and row["wav"]:
+                (out_dir / row["wav"]).unlink()
+            row |= dict.fromkeys(MEASURED)
             try:
                 said = voice.speak(utterance["text"], seed=row["seed"], tuning=self._tuning)
             except Exception as error:  # recorded with the utterance, the others go on

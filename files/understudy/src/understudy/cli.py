@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import sys
@@ -28,15 +29,16 @@ def main(argv: list[str] | None = None) -> int:
     with _stdout_to_stderr():
         try:
             result = arguments.run(arguments)
+            path = getattr(arguments, "result", None)
+            if path and result is not None:
+                write_json(path, result)
         except (OSError, ValueError, RuntimeError) as error:
             print(f"understudy {arguments.command}: {error}", file=sys.stderr)
             return 1
-    if result is None:
-        return 0
-    status = int(result.pop("exit_status", 0))
-    if getattr(arguments, "result", None):
-        write_json(arguments.result, result)
-    elif result:
+        if result is None:
+            return 0
+        status = int(result.pop("exit_status", 0))
+    if result and not path:
         print(json.dumps(result))
     return status
 
@@ -51,16 +53,27 @@ def _stdout_to_stderr() -> Iterator[None]:
         yield
     finally:
         sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)  # what C still holds back would come out after the result
         os.dup2(saved, 1)
         os.close(saved)
 
 
+class _Config(dict[str, Any]):
+    """A config that names what it lacks."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"the config has no {key!r}")
+
+
 def _config(arguments: argparse.Namespace) -> dict[str, Any]:
     text = sys.stdin.read() if str(arguments.config) == "-" else arguments.config.read_text("utf-8")
-    config = json.loads(text)
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the config {arguments.config} is not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError("the config is not a JSON object")
-    return config
+        raise ValueError(f"the config {arguments.config} is not a JSON object")
+    return _Config(config)
 
 
 def _parser() -> argparse.ArgumentParser:

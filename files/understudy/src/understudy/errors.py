@@ -18,5 +18,5 @@ def brief(text: str) -> str:
     text = text.strip("\0\n ")
     if len(text) <= LONG:
         return text
-    kind, last = text.split(":", maxsplit=1)[0], text.rpartition("\n")[2].strip("\0 ")
+    kind, last = text.split(":", maxsplit=1)[0][:100], text.rpartition("\n")[2].strip("\0 ")
     return f"{kind}: … {last[-LONG:]}"

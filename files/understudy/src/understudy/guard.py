@@ -16,6 +16,7 @@ compiled kernels on disk, and a warm cache hides the fault.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -140,16 +141,18 @@ def _verify(device: str) -> dict[str, Any]:
 
     generator = torch.Generator().manual_seed(2)
     samples = torch.randn(48_000, generator=generator)
-    worst = 0.0
+    errors: list[float] = []
     for n_fft, hop in ((400, 160), (1920, 480), (16, 4)):
         window = torch.hann_window(n_fft)
         stft = torch.stft(samples, n_fft, hop, window=window, return_complex=True)
         expected = torch.view_as_real(stft).double()
         expected = torch.hypot(expected[..., 0], expected[..., 1])
         got = stft.to(device).abs().cpu().double()
-        worst = max(worst, ((got - expected).abs() / expected.clamp(min=1e-6)).max().item())
+        errors.append(((got - expected).abs() / expected.clamp(min=1e-6)).max().item())
+    # max() drops NaN, and JSON has none.
+    worst = max(errors) if all(map(math.isfinite, errors)) else None
     return {
-        "ok": worst <= TOLERANCE,
+        "ok": worst is not None and worst <= TOLERANCE,
         "max_relative_error": worst,
         "tolerance": TOLERANCE,
         "detail": "patched magnitudes of three STFTs against float64 on the CPU",
@@ -213,9 +216,10 @@ def examine(config: dict[str, Any]) -> dict[str, Any]:
         result.update(decision="failed", error=brief(second["probe"]["error"]))
     elif not second["verify"]["ok"]:
         worst = second["verify"]["max_relative_error"]
+        seen = "not finite" if worst is None else f"{worst:.2g}"
         result.update(
             decision="failed",
-            error=f"the patched magnitude is wrong: relative error {worst:.2g}, "
+            error=f"the patched magnitude is wrong: relative error {seen}, "
             f"allowed {TOLERANCE:.2g}",
         )
     else:
@@ -245,6 +249,8 @@ def _fresh(device: str, *, patched: bool) -> dict[str, Any]:
             raise GuardError(message) from None
     try:
         answer: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+        if not isinstance(answer, dict):
+            raise ValueError(answer)
     except ValueError:
         tail = (done.stderr or done.stdout).strip()[-2000:]
         raise GuardError(

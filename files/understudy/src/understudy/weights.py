@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import rehearsal
+from .jsonio import JsonError, read_json, write_json
 
 #: What ``ChatterboxTTS.from_local`` reads. About 3.2 GB.
 FILES = ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json", "conds.pt")
@@ -45,10 +46,10 @@ def ensure(config: dict[str, Any]) -> dict[str, Any]:
     manifest = directory / MANIFEST
     if manifest.is_file():
         try:
-            known = json.loads(manifest.read_text(encoding="utf-8")) | known
-        except ValueError as error:
+            known = read_json(manifest) | known
+        except JsonError as error:
             raise WeightsError(
-                f"{manifest} is not JSON ({error}); remove it to trust the files"
+                f"{error}: it is no manifest; remove it to trust the files as they are"
             ) from None
     files = [_check(directory / name, known.get(name)) for name in FILES]
     bad = [f"{file['name']}: {file['detail']}" for file in files if not file["ok"]]
@@ -56,7 +57,7 @@ def ensure(config: dict[str, Any]) -> dict[str, Any]:
         raise WeightsError(f"{directory}: " + "; ".join(bad))
     digests = {file["name"]: file["sha256"] for file in files}
     if not manifest.is_file():
-        manifest.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+        write_json(manifest, digests)
         downloaded = True
     return {
         "dir": str(directory),
@@ -123,8 +124,10 @@ def _damage(path: Path) -> str | None:
                 return f"not a safetensors file, or cut short at {size} bytes"
             try:
                 header = json.loads(file.read(length))
-                ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-            except (ValueError, TypeError, KeyError, IndexError):
+                ends = [
+                    int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"
+                ]
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError):
                 return "its safetensors header cannot be read"
         promised = 8 + length + max(ends, default=0)
         if size != promised:
