@@ -29,15 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     with _stdout_to_stderr():
         try:
             result = arguments.run(arguments)
+            status = int(result.pop("exit_status", 0)) if result else 0
             path = getattr(arguments, "result", None)
-            if path and result is not None:
+            if result and path:
                 write_json(path, result)
         except (OSError, ValueError, RuntimeError) as error:
             print(f"understudy {arguments.command}: {error}", file=sys.stderr)
             return 1
-        if result is None:
-            return 0
-        status = int(result.pop("exit_status", 0))
     if result and not path:
         print(json.dumps(result))
     return status

@@ -219,8 +219,7 @@ def examine(config: dict[str, Any]) -> dict[str, Any]:
         seen = "not finite" if worst is None else f"{worst:.2g}"
         result.update(
             decision="failed",
-            error=f"the patched magnitude is wrong: relative error {seen}, "
-            f"allowed {TOLERANCE:.2g}",
+            error=f"the patched magnitude is wrong: relative error {seen}, allowed {TOLERANCE:.2g}",
         )
     else:
         result.update(decision="patched", patched=True)

@@ -124,9 +124,7 @@ def _damage(path: Path) -> str | None:
                 return f"not a safetensors file, or cut short at {size} bytes"
             try:
                 header = json.loads(file.read(length))
-                ends = [
-                    int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"
-                ]
+                ends = [int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"]
             except (ValueError, TypeError, KeyError, IndexError, AttributeError):
                 return "its safetensors header cannot be read"
         promised = 8 + length + max(ends, default=0)
