@@ -77,7 +77,7 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
     try:
         with memory.LowWater() as low:
             bench.measure(out_dir)
-            result["memory"] = _memory(config["device"], low)
+        result["memory"] = _memory(config["device"], low)
         bench.trying = "noting what it was measured on and packing the samples"
         result["environment"] = _environment(config)
         tar_samples(out_dir, wav_dir, config["host"])
