@@ -29,7 +29,7 @@ lint: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production
 
 unit: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/unit
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -n 2 tests/unit
 
 rehearsal-test: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/rehearsal

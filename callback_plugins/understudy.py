@@ -10,7 +10,7 @@ type: stdout
 short_description: Ansible's default output without what was left out, and with last words
 description:
   - A task's name stands above what it does while it does it, not after it.
-  - Skipped hosts and included files are not listed.
+  - Skipped hosts, included files and tries of a loop that waits are not listed.
   - A play may end with C(set_stats) and a list of lines named C(last_words); they are printed
     after the recap.
 extends_documentation_fragment:
@@ -50,6 +50,15 @@ class CallbackModule(Default):
     def v2_runner_on_ok(self, result):
         if not quiet(result.task):
             super().v2_runner_on_ok(result)
+
+    def v2_runner_item_on_ok(self, result):
+        if not quiet(result.task):
+            super().v2_runner_item_on_ok(result)
+
+    def v2_runner_retry(self, result):
+        # A loop that waits is no failure; the last try is shown as what it is.
+        if self._display.verbosity:
+            super().v2_runner_retry(result)
 
     def v2_playbook_on_stats(self, stats):
         super().v2_playbook_on_stats(stats)

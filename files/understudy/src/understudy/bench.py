@@ -138,6 +138,7 @@ class _Bench:
         ]
         result["dtype"], result["token_cap"] = info["dtype"], info["token_cap"]
         utterances = config["utterances"]
+        self._say("speaking", 0, 0, "the voice is ready")
         for index in range(config["warmup"]):
             utterance = utterances[index % len(utterances)]
             self.trying = f"warming up with {utterance['id']}"
