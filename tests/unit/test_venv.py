@@ -152,6 +152,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(house.packages))
         patch.setenv("PIP_CONFIG_FILE", os.devnull)
+        patch.setenv("PIP_NO_COMPILE", "1")
         patch.setenv("PYTHONPATH", "/must/not/leak")
         house.build()
         yield house
@@ -311,26 +312,18 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_budget_that_is_used_up(tmp_path: Path) -> None:
+def test_a_budget_that_is_used_up_ends_everything(tmp_path: Path) -> None:
     (tmp_path / "lock.txt").write_text("")
-    slow = script(tmp_path / "python", f'[ "$2" = venv ] && exec sleep 30\nexec {PYTHON} "$@"')
-    build = installer(tmp_path / "lock.txt", python=slow, budget_s=0.5)
+    child = f"(sleep 0.8; touch {tmp_path}/late) & sleep 30"
+    slow = script(tmp_path / "python", f'[ "$2" = venv ] && {{ {child}; }}\nexec {PYTHON} "$@"')
+    build = installer(tmp_path / "lock.txt", python=slow, budget_s=0.4)
     began = time.monotonic()
     with pytest.raises(venv.VenvError, match="making the environment: the budget of") as raised:
         build.build(str(tmp_path / "venv"))
     assert raised.value.kind == "budget_exceeded"
     assert time.monotonic() - began < 5
     assert venv.read(str(tmp_path / "venv")) is None
-
-
-def test_nothing_goes_on_after_the_budget(tmp_path: Path) -> None:
-    (tmp_path / "lock.txt").write_text("")
-    child = f"(sleep 0.5; touch {tmp_path}/late) & sleep 30"
-    slow = script(tmp_path / "python", f'[ "$2" = venv ] && {{ {child}; }}\nexec {PYTHON} "$@"')
-    build = installer(tmp_path / "lock.txt", python=slow, budget_s=0.2)
-    with pytest.raises(venv.VenvError):
-        build.build(str(tmp_path / "venv"))
-    time.sleep(0.6)
+    time.sleep(0.9)  # the interpreter's own child is gone too
     assert not (tmp_path / "late").exists()
 
 
