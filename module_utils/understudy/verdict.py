@@ -140,7 +140,8 @@ def _failed_checks(run: Run) -> list[dict[str, Any]]:
 
 def _preflight_problems(run: Run) -> list[str]:
     failed = [
-        f"{row.get('host') or 'control node'}: {row.get('id')}: {row.get('detail')} (preflight.json). "
+        f"{row.get('host') or 'control node'}: {row.get('id')}: {row.get('detail')} "
+        f"(preflight.json). "
         f"Next: {row.get('next') or run.again}"
         for row in _failed_checks(run)
     ]
