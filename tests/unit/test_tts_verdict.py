@@ -67,7 +67,8 @@ def test_check_real_again_check(call: Any, run_dir: Path) -> None:
     assert json.loads((run_dir / "verdict.json").read_text()) == second["verdict"]
     assert second["verdict"]["verdict"] == "awaiting_ab_scores"
     assert second["summary"][0] == "verdict: awaiting_ab_scores (ok)"
-    assert second["summary"][1:-1] == second["verdict"]["reasons"]
+    assert second["summary"][1:-2] == second["verdict"]["reasons"]
+    assert second["summary"][-2].startswith("time: 600 s; 200 s installing, 20 s loading models,")
     assert second["summary"][-1] == f"report: {run_dir}/report.html"
     assert "awaiting_ab_scores" in second["diff"][0]["after"]
 
