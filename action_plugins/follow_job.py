@@ -10,7 +10,7 @@ import json
 import shlex
 import time
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -57,20 +57,25 @@ class ActionModule(ActionBase):
         display, deadline = Display(), time.monotonic() + args["timeout_s"]
         offset, asked, ended = 0, time.monotonic(), False
         while True:
-            lines, offset = self._new_lines(path, offset)
-            for line in lines:
-                if not line.get("silent"):
+            try:
+                lines, offset = self._new_lines(path, offset)
+                for line in lines:
                     display.display(f"    {line.get('text', '')}")
-            phases = {line.get("phase") for line in lines}
-            if args["until_phase"] and args["until_phase"] in phases:
-                return {"changed": False, "finished": False}
-            # "done" is written a moment before the process ends.
-            ended = ended or "done" in phases
-            if ended or time.monotonic() - asked >= ASK_S:
-                asked = time.monotonic()
-                job = self._ask(args["job"], task_vars)
-                if job.get("finished"):
-                    return self._judge(job)
+                phases = {line.get("phase") for line in lines}
+                if args["until_phase"] and args["until_phase"] in phases:
+                    return {"changed": False, "finished": False}
+                # "done" is written a moment before the process ends.
+                ended = ended or "done" in phases
+                if ended or time.monotonic() - asked >= ASK_S:
+                    asked = time.monotonic()
+                    job = self._ask(args["job"], task_vars)
+                    if job.get("finished"):
+                        return self._judge(job)
+            except AnsibleConnectionFailure as error:
+                # The job goes on without us. An unreachable host would skip every `always`.
+                display.warning(f"{task_vars.get('inventory_hostname')}: {error}; trying again")
+                self._connection.reset()
+                time.sleep(ASK_S)
             if time.monotonic() >= deadline:
                 raise AnsibleActionFail(
                     f"the job {args['job']} was still running after {args['timeout_s']:.0f} s"

@@ -130,9 +130,11 @@ def main() -> None:
             return llm.complete(p["url"], model, p["max_tokens"], p["timeout_s"], p["api_key"])
 
         result["latency"] = llm.measure(ask, p["requests"], p["warmup"], p["until"], p["pause_s"])
-        result["healthy"] = result["latency"]["n"] > 0
+        n, failures = result["latency"]["n"], result["latency"]["failures"]
+        # While the standby speaks a refused request is a finding; otherwise it is a fault.
+        result["healthy"] = n > 0 and (bool(p["until"]) or failures == 0)
         if not result["healthy"]:
-            result["seen"] = f"{p['url']} answered none of {p['requests']} requests"
+            result["seen"] = f"{p['url']} failed {failures} of {n + failures} requests"
     except llm.LlmError as error:
         result["seen"] = str(error)
     result["busy"] = [{"what": "llm_probe", "start": began, "end": time.time()}]

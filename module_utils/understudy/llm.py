@@ -165,8 +165,15 @@ def settle(ask: Callable[[], float], at_least: int) -> int:
     recent: list[float] = []
     count, deadline = 0, time.monotonic() + SETTLE_S
     while True:
-        recent = [*recent, ask()][-SETTLED:]
         count += 1
+        try:
+            recent = [*recent, ask()][-SETTLED:]
+        except LlmError:
+            if time.monotonic() >= deadline:
+                raise
+            recent = []
+            time.sleep(0.2)
+            continue
         spread = (max(recent) - min(recent)) / (quantile(recent, 0.5) or 1.0)
         settled = len(recent) == SETTLED and spread <= SETTLED_SPREAD
         if count >= at_least and (settled or time.monotonic() >= deadline):

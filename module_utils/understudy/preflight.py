@@ -38,7 +38,7 @@ def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list
     if "mem_available_bytes" in needs:
         rows.append(
             _enough("memory", host, facts["mem_available_bytes"], needs["mem_available_bytes"],
-                    "MemAvailable", f"ssh {host} free -h; or run with -e gemma_mode=pause")
+                    "MemAvailable", f"ssh {host} free -h; free some of it")
         )  # fmt: skip
     if "python" in needs:
         wanted = tuple(needs["python"])

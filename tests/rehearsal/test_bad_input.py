@@ -76,14 +76,11 @@ def test_everything_at_once(reports: Path, tmp_path: Path) -> None:
     utterances.write_text(yaml.safe_dump(rows[:9]))
     voice = tmp_path / "voice.wav"
     soundfile.write(voice, np.zeros((8000 * 5, 2)), 8000)
-    sheet = tmp_path / "scores.csv"
-    sheet.write_text("utterance,titan,panda\nu01,9,4\n")
     with Scripted(HTML) as primary:
         played = play(
             reports, "bench.yml", "-e", "gemma_mode=pause",
             "-e", f"run_utterances={utterances}", "-e", f"run_voice={voice}",
             "-e", "preflight_disk_gib=1000000", "-e", f"tts_baseline_url={primary.url}",
-            "-e", f"ab_scores={sheet}",
         )  # fmt: skip
     refused(
         played,
@@ -96,10 +93,19 @@ def test_everything_at_once(reports: Path, tmp_path: Path) -> None:
     assert all(row["next"] for row in bad)
 
 
-def test_mute_primary(reports: Path) -> None:
+def test_mute_primary_and_a_bad_sheet(reports: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "scores.csv"
+    sheet.write_text("utterance,titan,panda\nu01,9,4\n")
     with Scripted(pcm_answer(np.zeros(48_000, dtype=np.float32))) as primary:
-        played = play(reports, "bench.yml", "-e", f"tts_baseline_url={primary.url}")
-    refused(played, "panda:", "silent", "it answers, but not with speech")
+        played = play(
+            reports,
+            "bench.yml",
+            "-e",
+            f"tts_baseline_url={primary.url}",
+            "-e",
+            f"ab_scores={sheet}",
+        )
+    refused(played, "panda:", "silent", "it answers, but not with speech", "scores.csv", "u02")
 
 
 def test_llm_that_lists_models_and_completes_nothing(reports: Path) -> None:

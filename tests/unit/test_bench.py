@@ -187,7 +187,7 @@ def test_twice_again_is_the_limit(a_bench: Bench, valid: Any) -> None:
     assert found["error"]["host"] == "titan"
     assert found["error"]["trying"] == "speaking 10 utterances"
     assert found["error"]["seen"].startswith("9 of 10 are usable; u03: silent")
-    assert f"{a_bench.directory}/stderr.log" in found["error"]["next"]
+    assert f"--config {a_bench.directory}/config.json" in found["error"]["next"]
 
 
 def test_the_token_cap_is_noticed(a_bench: Bench) -> None:

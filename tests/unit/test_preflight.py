@@ -69,7 +69,7 @@ def test_too_little_memory(have: int | None) -> None:
     row = judge(mem_available_bytes=have)["memory"]
     assert row["ok"] is False
     assert row["detail"].endswith("GiB MemAvailable, 8.0 GiB are needed")
-    assert row["next"] == "ssh titan free -h; or run with -e gemma_mode=pause"
+    assert row["next"] == "ssh titan free -h; free some of it"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,6 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
         result["memory"] = _memory(config["device"], low)
         bench.trying = "noting what it was measured on and packing the samples"
         result["environment"] = _environment(config)
-        tar_samples(out_dir, wav_dir, config["host"])
         done = result["aggregate"]["ok_count"]
         if done == len(config["utterances"]):
             result["status"] = "ok"
@@ -98,6 +97,7 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
     except Exception as error:  # the run must end with what is known
         seen = brief(describe(error))
         result.update(status="failed", error=_error(config, bench.trying, seen))
+    tar_samples(out_dir, wav_dir, config["host"])
     result["finished_at"] = utc_now()
     write_json(result_path, result)
     return result
@@ -253,8 +253,7 @@ def _error(config: dict[str, Any], trying: str, seen: str) -> dict[str, Any]:
         "host": config["host"],
         "trying": trying,
         "seen": seen,
-        "next": f"on {config['host']}: read {config['out_dir']}/stderr.log, "
-        "then run the bench again",
+        "next": f"on {config['host']}: understudy bench --config {config['out_dir']}/config.json",
     }
 
 

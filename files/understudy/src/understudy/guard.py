@@ -189,6 +189,9 @@ def examine(config: dict[str, Any]) -> dict[str, Any]:
     """
     device, requested = config["device"], config["stft_patch"]
     first = _fresh(device, patched=False)
+    if "OutOfMemoryError" in (first["probe"]["error"] or ""):
+        # Says nothing about the compiler, so it must not be taken for the hazard.
+        raise GuardError(f"no memory for the probe on {device}: {brief(first['probe']['error'])}")
     result: dict[str, Any] = {
         "requested": requested,
         "device": device,
