@@ -135,5 +135,8 @@ def reports(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_run(rehearsal: None, tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """One whole run in mode pause; the tests that look at it do not change it."""
-    return play(tmp_path_factory.mktemp("whole"), "bench.yml", "-e", "gemma_mode=pause")
+    """One whole run in mode pause, with two warm-ups; the tests only look at it."""
+    return play(
+        tmp_path_factory.mktemp("whole"), "bench.yml", "-e", "gemma_mode=pause",
+        "-e", "tts_bench_warmup=2",
+    )  # fmt: skip

@@ -148,7 +148,10 @@ def test_weights_cut_short(reports: Path, broken_weights: Path) -> None:
 
 
 def test_bench_that_dies_inside_the_window(reports: Path) -> None:
-    played = play(reports, "bench.yml", "-e", "gemma_mode=pause", "-e", "tts_bench_timeout_s=15")
+    played = play(
+        reports, "bench.yml", "-e", "gemma_mode=pause", "-e", "tts_bench_timeout_s=15",
+        "-e", "tts_baseline_total_timeout_s=15",
+    )  # fmt: skip
     assert played.status != 0
     verdict, bench = played.verdict, played.document("bench-titan.json")
     assert verdict["verdict"] == "invalid_run"
