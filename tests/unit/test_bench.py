@@ -464,6 +464,16 @@ def test_driver_clocks_and_throttling(nvml: Any) -> None:
     assert memory.gpu_environment()["throttling"] == ["power cap", "thermal (hardware)"]
 
 
+def test_throttling_in_the_middle_is_not_forgotten_at_the_end(nvml: Any) -> None:
+    module = nvml([])
+    low = memory.LowWater(interval_s=60)
+    for module.mask in (0, 64, 0):
+        low._look()
+    assert low.gpu()["throttling"] == ["thermal (hardware)"]
+    assert low.gpu()["clocks"]["sm_mhz"] == 1000
+    assert memory.gpu_environment()["throttling"] == []
+
+
 def test_a_gpu_that_tells_only_some_of_it(nvml: Any) -> None:
     nvml([], refused="max_clocks reasons")
     found = memory.gpu_environment()

@@ -79,7 +79,7 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
             bench.measure(out_dir)
         result["memory"] = _memory(config["device"], low)
         bench.trying = "noting what it was measured on and packing the samples"
-        result["environment"] = _environment(config)
+        result["environment"] = _environment(config, low)
         done = result["aggregate"]["ok_count"]
         if done == len(config["utterances"]):
             result["status"] = "ok"
@@ -287,7 +287,7 @@ def _memory(device: str, low: memory.LowWater) -> dict[str, Any]:
     }
 
 
-def _environment(config: dict[str, Any]) -> dict[str, Any]:
+def _environment(config: dict[str, Any], low: memory.LowWater) -> dict[str, Any]:
     import torch
 
     from .rehearsal import read_marker
@@ -303,7 +303,7 @@ def _environment(config: dict[str, Any]) -> dict[str, Any]:
         "cudnn": str(torch.backends.cudnn.version()) if cuda else None,
         "gpu": torch.cuda.get_device_name(config["device"]) if cuda else None,
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
-        **memory.gpu_environment(),
+        **low.gpu(),
         "lock_sha256": config["lock_sha256"],
         "weights": read_json(manifest) if manifest.is_file() else {},
         "voice_sha256": hashlib.sha256(voice.read_bytes()).hexdigest(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import statistics
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +30,14 @@ def peak_rss_bytes() -> int:
 
 
 class LowWater:
-    """Watch MemAvailable and the driver's figure for this process while a block runs."""
+    """Watch MemAvailable, the driver's figure for this process and the GPU while a block runs."""
 
     def __init__(self, interval_s: float = 0.25) -> None:
         self.start_bytes = self.low_bytes = available_bytes()
         self.driver_bytes: int | None = None
         self.driver_note = ""
+        self._sm_mhz: list[int] = []
+        self._reasons: list[str] | None = None
         self._interval = interval_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -57,8 +60,24 @@ class LowWater:
         while not self._done.wait(self._interval):
             self._look()
 
+    def gpu(self) -> dict[str, Any]:
+        """Return `gpu_environment` over the whole block, not of the idle GPU after it.
+
+        The clock of the multiprocessors is the median; the reasons for throttling are all that
+        were seen.
+        """
+        facts = gpu_environment() | {"throttling": self._reasons}
+        if facts["clocks"] and self._sm_mhz:
+            facts["clocks"]["sm_mhz"] = statistics.median_low(self._sm_mhz)
+        return facts
+
     def _look(self) -> None:
         self.low_bytes = min(self.low_bytes, available_bytes())
+        gpu = gpu_environment()
+        if gpu["clocks"] and gpu["clocks"]["sm_mhz"] is not None:
+            self._sm_mhz.append(gpu["clocks"]["sm_mhz"])
+        if gpu["throttling"] is not None:
+            self._reasons = sorted({*(self._reasons or []), *gpu["throttling"]})
         seen, self.driver_note = process_driver_bytes()
         if seen is not None:
             self.driver_bytes = max(seen, self.driver_bytes or 0)
