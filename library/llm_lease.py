@@ -1,0 +1,239 @@
+#!/usr/bin/python
+"""Arm, renew and end the lease that brings the LLM back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llm_lease
+short_description: Arm, renew and end the lease that brings the LLM back
+description:
+  - A lease on the LLM's own host, watched by a keeper there, brings the LLM back when it is
+    released, when it runs out, or when the host was rebooted; see docs/gemma-window.md.
+  - This module only asks. What has to happen happens on the host, whether or not the play lives on.
+  - An action plugin of the same name shows what the keeper does meanwhile, and waits out a
+    connection that is lost on the way.
+options:
+  home:
+    description: Directory of the window on the LLM's host.
+    type: path
+    required: true
+  state:
+    description:
+      - V(seen) looks.
+      - V(settled) also waits until a window that has ended is closed; one that is held is left.
+      - V(armed) writes a lease and returns when a keeper watches it; fails if there is a window.
+      - V(renewed) gives O(lease) its whole time to live again; fails if it has ended.
+      - V(answered) ends the lease and waits until the LLM has given a completion.
+      - V(closed) ends the lease and waits until the keeper has seen the LLM stay up.
+    type: str
+    choices: [seen, settled, armed, renewed, answered, closed]
+    default: seen
+  lease:
+    description: Id of the lease that is meant; left out, V(answered) and V(closed) take any.
+    type: str
+  run_id:
+    description: The run that has the window; for V(armed).
+    type: str
+  holder:
+    description: Who ends or has the window, as others will read it.
+    type: str
+  ttl_s:
+    description: How long the lease lasts without being renewed, in seconds; for V(armed).
+    type: float
+  service:
+    description:
+      - What the keeper needs, for V(armed); C(url), C(model), C(state_command), C(running_regex),
+        C(resume_command), C(running) and C(ready_timeout_s).
+    type: dict
+  keeper_command:
+    description: The command that starts the keeper's service, as a list.
+    type: list
+    elements: str
+    default: []
+  wait_s:
+    description: How long to wait for the LLM, in seconds.
+    type: float
+    default: 900
+  lost_s:
+    description: How long a lost connection is waited out, in seconds.
+    type: float
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: It only looks.
+  diff_mode:
+    support: none
+    description: A lease is no setting.
+author:
+  - understudy
+"""
+
+EXAMPLES = r"""
+- name: Bring the LLM back, whoever has the window
+  llm_lease:
+    home: ~/.local/share/understudy/window
+    state: closed
+    holder: me@control
+"""
+
+RETURN = r"""
+window:
+  description:
+    - C(state) (V(none), V(held), V(ending)), C(lease), C(age_s), C(left_s), C(reason), C(alive),
+      C(keeper) and C(last), as C(module_utils/understudy/window.py) describes them.
+    - C(lingering) says whether services of the user run without a login.
+  returned: always
+  type: dict
+report:
+  description: What the keeper says of the lease that was meant, also when it is closed.
+  returned: when there is a keeper's record of it
+  type: dict
+"""
+
+import getpass
+import os
+import subprocess
+import sys
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.understudy import window as w
+
+#: How long a keeper may take to be there, in seconds.
+KEEPER_S = 20.0
+
+
+class Lease:
+    """What the module does; the window's own code is in module_utils."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.p = module.params
+        self.window = w.Window(self.p["home"])
+        if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
+            os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+
+    def look(self) -> dict:
+        found = self.window.look()
+        found["lingering"] = w.lingering()
+        found["user"] = getpass.getuser()
+        return found
+
+    def start_keeper(self, lease: dict, *, by_hand: bool) -> str:
+        """See that a keeper watches the lease; return what was seen if none does.
+
+        Args:
+            lease: the lease.
+            by_hand: without its service, start the keeper itself: better than none.
+        """
+        deadline = time.monotonic() + KEEPER_S
+        seen = ""
+        while not self.window.kept(lease):
+            if self.window.lease() is None:
+                return ""
+            if time.monotonic() >= deadline:
+                if not by_hand:
+                    return seen or "no keeper appeared"
+                self._detach()
+                return ""
+            ended = w.run(self.p["keeper_command"]) if self.p["keeper_command"] else None
+            if ended is not None and ended.returncode:
+                seen = ended.stdout.strip()[-500:]
+                if by_hand:
+                    self._detach()
+            for _ in range(8):
+                if self.window.kept(lease):
+                    break
+                time.sleep(0.25)
+        return ""
+
+    def _detach(self) -> None:
+        """Start the keeper as a process of its own, which outlives this one."""
+        program = os.path.join(self.window.home, "window.py")
+        subprocess.Popen(
+            [sys.executable, program, "keep"], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def arm(self) -> dict:
+        p = self.p
+        lease = self.window.arm(p["run_id"], p["holder"], p["ttl_s"], p["service"])
+        seen = self.start_keeper(lease, by_hand=False)
+        if seen:
+            self.window.withdraw(lease["id"])
+            raise w.WindowError(
+                f"no keeper watches the lease, so the LLM was not touched: {seen}. "
+                f"Next: {' '.join(p['keeper_command'])}"
+            )
+        return lease
+
+    def end(self) -> bool:
+        """Wait for the keeper; returns whether there was anything to end."""
+        state, deadline = self.p["state"], time.monotonic() + self.p["wait_s"]
+        before = self.window.lease()
+        if before is None or (self.p["lease"] and before["id"] != self.p["lease"]):
+            return False
+        if state != "settled":
+            self.window.release(self.p["holder"] or "an unnamed hand", self.p["lease"])
+        elif not self.window.over(before):
+            return False
+        while True:
+            there = self.window.lease()
+            if there is None or there["id"] != before["id"]:
+                return True
+            self.start_keeper(there, by_hand=True)
+            phase = self.window.keeper().get("phase") if self.window.kept(there) else None
+            if (state == "answered" and phase == w.ANSWERED) or time.monotonic() >= deadline:
+                return True
+            time.sleep(0.25)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "home": {"type": "path", "required": True},
+            "state": {
+                "type": "str", "default": "seen",
+                "choices": ["seen", "settled", "armed", "renewed", "answered", "closed"],
+            },
+            "lease": {"type": "str"},
+            "run_id": {"type": "str"},
+            "holder": {"type": "str"},
+            "ttl_s": {"type": "float"},
+            "service": {"type": "dict"},
+            "keeper_command": {"type": "list", "elements": "str", "default": []},
+            "wait_s": {"type": "float", "default": 900},
+            "lost_s": {"type": "float", "default": 60},
+        },
+        required_if=[
+            ("state", "armed", ("run_id", "holder", "ttl_s", "service")),
+            ("state", "renewed", ("lease",)),
+        ],
+        supports_check_mode=True,
+    )  # fmt: skip
+    asked = Lease(module)
+    state, changed, lease_id = module.params["state"], False, module.params["lease"]
+    try:
+        if state != "seen" and not module.check_mode:
+            if state == "armed":
+                lease_id, changed = asked.arm()["id"], True
+            elif state == "renewed":
+                asked.window.renew(lease_id)
+                lost = asked.start_keeper(asked.window.lease() or {}, by_hand=False)
+                if lost:
+                    raise w.WindowError(f"the lease has lost its keeper: {lost}")
+            else:
+                before = asked.window.lease()
+                lease_id = lease_id or (before or {}).get("id")
+                changed = asked.end()
+        found = asked.look()
+    except (w.WindowError, OSError) as error:
+        module.fail_json(msg=str(error), held=isinstance(error, w.Held))
+    records = [found["keeper"], found["last"]]
+    report = next((row for row in records if lease_id and row.get("id") == lease_id), None)
+    module.exit_json(changed=changed, window=found, report=report)
+
+
+if __name__ == "__main__":
+    main()
