@@ -33,6 +33,14 @@ options:
     description: Give up waiting after so many seconds.
     type: float
     default: 3600
+  for_s:
+    description: Return after so many seconds; the job goes on. V(0) waits for its end.
+    type: float
+    default: 0
+  offset:
+    description: Where in the progress file to go on, in bytes; the last call returned it.
+    type: int
+    default: 0
 """
 
 #: Seconds between two looks at the progress file, and between two at the job itself.
@@ -51,11 +59,13 @@ class ActionModule(ActionBase):
                 "progress": {"type": "str", "required": True},
                 "until_phase": {"type": "str"},
                 "timeout_s": {"type": "float", "default": 3600},
+                "for_s": {"type": "float", "default": 0},
+                "offset": {"type": "int", "default": 0},
             }
         )
         path = self._remote_expand_user(args["progress"])
-        display, deadline = Display(), time.monotonic() + args["timeout_s"]
-        offset, asked, ended = 0, time.monotonic(), False
+        display, began = Display(), time.monotonic()
+        offset, asked, ended = args["offset"], began, False
         while True:
             try:
                 lines, offset = self._new_lines(path, offset)
@@ -63,20 +73,22 @@ class ActionModule(ActionBase):
                     display.display(f"    {line.get('text', '')}")
                 phases = {line.get("phase") for line in lines}
                 if args["until_phase"] and args["until_phase"] in phases:
-                    return {"changed": False, "finished": False}
+                    return {"changed": False, "finished": False, "offset": offset}
                 # "done" is written a moment before the process ends.
                 ended = ended or "done" in phases
                 if ended or time.monotonic() - asked >= ASK_S:
                     asked = time.monotonic()
                     job = self._ask(args["job"], task_vars)
                     if job.get("finished"):
-                        return self._judge(job)
+                        return self._judge(job) | {"offset": offset}
             except AnsibleConnectionFailure as error:
                 # The job goes on without us. An unreachable host would skip every `always`.
                 display.warning(f"{task_vars.get('inventory_hostname')}: {error}; trying again")
                 self._connection.reset()
                 time.sleep(ASK_S)
-            if time.monotonic() >= deadline:
+            if args["for_s"] and time.monotonic() - began >= args["for_s"]:
+                return {"changed": False, "finished": False, "offset": offset}
+            if time.monotonic() - began >= args["timeout_s"]:
                 raise AnsibleActionFail(
                     f"the job {args['job']} was still running after {args['timeout_s']:.0f} s"
                 )

@@ -66,10 +66,10 @@ class ActionModule(ActionBase):
         there, meant = result["window"]["lease"] or {}, args.get("lease")
         if not there or (meant and there["id"] != meant):
             return True
-        if args["state"] == "settled" and result["window"]["state"] == "held":
-            return True
-        report = result.get("report") or {}
-        return args["state"] == "answered" and report.get("phase") == "answered"
+        phase = (result.get("report") or {}).get("phase")
+        if args["state"] == "settled":
+            return result["window"]["state"] == "held" or phase == "silent"
+        return args["state"] == "answered" and phase == "answered"
 
     def _show(self, result, shown):
         report = result.get("report") or {}

@@ -86,9 +86,19 @@ window:
   returned: always
   type: dict
 report:
-  description: What the keeper says of the lease that was meant, also when it is closed.
-  returned: when there is a keeper's record of it
+  description:
+    - What the keeper wrote about the lease that was meant, also when it is closed; without
+      O(lease) and without a window, about the last one.
+  returned: when there is such a record
   type: dict
+story:
+  description: The same in sentences.
+  returned: always
+  type: str
+said:
+  description: What was found and done, in sentences for the operator.
+  returned: always
+  type: str
 """
 
 import getpass
@@ -232,7 +242,16 @@ def main() -> None:
         module.fail_json(msg=str(error), held=isinstance(error, w.Held))
     records = [found["keeper"], found["last"]]
     report = next((row for row in records if lease_id and row.get("id") == lease_id), None)
-    module.exit_json(changed=changed, window=found, report=report)
+    if not lease_id:
+        report = found["last"] or None
+    story, there = w.story(report), found["lease"]
+    if there and report and report["id"] == there["id"] and found["state"] == "ending":
+        said = story
+    elif there:
+        said = f"{asked.window.held_by(there)}."
+    else:
+        said = story if changed else "No window was open."
+    module.exit_json(changed=changed, window=found, report=report, story=story, said=said)
 
 
 if __name__ == "__main__":

@@ -93,13 +93,16 @@ def judge(hosts: dict, problems: list, mode: str) -> dict:
         document["checks"] += preflight.host_checks(name, facts, found["needs"])
         if found.get("llm"):
             llm = found["llm"]
-            document["llm"][name] = {
-                key: llm.get(key) for key in ("url", "healthy", "state", "model", "latency")
+            document["llm"][name] = {"healthy": bool(llm.get("healthy"))} | {
+                key: llm.get(key) for key in ("url", "state", "model", "latency")
             }
             document["busy"] += llm.get("busy", [])
-            document["checks"] += preflight.llm_check(
-                name, llm, mode=mode, next_step=llm.get("next", "")
-            )
+            window = preflight.window_checks(name, llm)
+            document["checks"] += window
+            if window[0]["ok"]:  # otherwise it was not asked
+                document["checks"] += preflight.llm_check(
+                    name, llm, mode=mode, next_step=llm.get("next", "")
+                )
         if found.get("primary"):
             primary = found["primary"]
             document["primary"][name] = {

@@ -90,6 +90,34 @@ def llm_check(
     return [check("llm", host, False, detail, next_step)]
 
 
+def window_checks(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Judge whether the LLM's window can be opened: nobody has it, and a keeper can be there.
+
+    Args:
+        host: as the inventory names it.
+        facts: ``window`` (what the module `llm_lease` returned; empty if it could not), its
+            sentence ``window_said``, and ``unit``, the keeper's unit; empty without systemd.
+    """
+    window, said = facts.get("window") or {}, facts.get("window_said") or "no answer"
+    if not window:
+        return [check("window", host, False, said, f"ssh {host} ls -la ~/.local/share/understudy")]
+    free = window["state"] == "none"
+    rows = [
+        check("window", host, free, "no window is open" if free else said,
+              "wait until it is over, or end it: ansible-playbook restore.yml")
+    ]  # fmt: skip
+    if facts.get("unit"):
+        user = window["user"]
+        rows.append(
+            check("lingering", host, window["lingering"],
+                  f"services of {user} run without a login" if window["lingering"] else
+                  f"services of {user} end with the last login, so no keeper would bring the LLM "
+                  "back after a lost connection or a reboot",
+                  f"on {host}: sudo loginctl enable-linger {user}")
+        )  # fmt: skip
+    return rows
+
+
 def primary_check(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Judge the primary: it spoke a sentence that was not asked before."""
     if facts.get("spoke") and not facts.get("problems"):

@@ -158,12 +158,24 @@ def _window_problems(run: Run) -> list[str]:
             entry = run.get(name, "hosts", host)
             unopened = entry is None and problems  # the error of the phase says why
             if not unopened and pick(entry, "closed") is not True:
-                state = pick(entry, "found_state") or "unknown"
-                problems.append(
-                    f"{host}: the LLM window did not close ({name}); the LLM was found in "
-                    f"state {state}. Next: on {host}, put it back into that state, then {run.again}"
-                )
+                problems.append(_open_window(host, entry, run))
     return problems
+
+
+def _open_window(host: str, entry: Any, run: Run) -> str:
+    """Return a sentence about a window that nobody closed."""
+    name = "llm.json"
+    ttl, command = number(pick(entry, "lease", "ttl_s")), pick(entry, "resume_command")
+    if ttl is None:  # nothing had been touched
+        return (
+            f"{host}: the run ended before the LLM's window was open ({name}); the LLM was left as "
+            f"it was found, {pick(entry, 'found_state') or 'unknown'}. Next: {run.again}"
+        )
+    return (
+        f"{host}: the run ended inside the LLM's window ({name}); {host} itself brings the LLM back "
+        f"when its lease of {ttl:.0f} s runs out. Next: ansible-playbook restore.yml; or on {host}: "
+        f"{command or 'start the LLM'}"
+    )
 
 
 def _install_problems(run: Run, host: str) -> list[str]:

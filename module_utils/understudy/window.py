@@ -321,8 +321,7 @@ class Window:
         lease = self.lease()
         if lease is None or lease["id"] != lease_id:
             last = self.last()
-            ended = last.get("reason") if last.get("id") == lease_id else None
-            why = f": it {_ended(ended, last)}" if ended else ""
+            why = f": it {_ended(last)}" if last.get("id") == lease_id else ""
             other = f"; {self.held_by(lease)}" if lease else ""
             raise WindowError(f"the lease of this window is gone{why}{other}")
         reason = self.over(lease)
@@ -387,13 +386,39 @@ class Window:
                 self._remove_lease()
 
 
-def _ended(reason: str, last: dict[str, Any]) -> str:
+def _ended(report: dict[str, Any]) -> str:
     what = {
-        "released": f"was released by {last.get('by') or 'its holder'}",
-        "expired": f"ran out after {lasting(float(last.get('ttl_s') or 0))} without being renewed",
+        "released": f"was released by {report.get('by') or 'its holder'}",
+        "expired": f"ran out: for {lasting(float(report.get('ttl_s') or 0))} nobody renewed it",
         "rebooted": "ended with a reboot of the host",
-    }[reason]
-    return f"{what} at {last.get('over_at')}"
+    }.get(str(report.get("reason")), "has not ended")
+    return f"{what}, at {report.get('over_at')}" if report.get("over_at") else what
+
+
+def story(report: dict[str, Any] | None) -> str:
+    """Return what became of a window, in sentences, from what its keeper wrote."""
+    if not report:
+        return "No keeper's record of this window is left on the host."
+    told = [f"The lease {_ended(report)}."]
+    if report.get("evicted"):
+        told.append(f"{report['evicted']} processes were still at work inside and were ended.")
+    phase, attempts = report.get("phase"), report.get("attempts") or 0
+    if report.get("answered_at"):
+        how = f"was started ({attempts}x) and " if attempts else ""
+        told.append(
+            f"The LLM {how}answered {report['back_after_s']:.0f} s after that began, "
+            f"at {report['answered_at']}."
+        )
+    elif phase in (STARTING, SILENT):
+        told.append(
+            f"The LLM does not answer: {report.get('seen') or 'nothing was seen yet'}. "
+            "The keeper goes on trying."
+        )
+    elif phase == EVICTING:
+        told.append("What was started inside is being ended.")
+    if phase == ANSWERED:
+        told.append("The keeper is seeing it stay up.")
+    return " ".join(told)
 
 
 class Keeper:

@@ -259,7 +259,9 @@ def documents(files: dict[str, bytes] | None = None) -> Documents:
                 STANDBY: {
                     "mode": "pause",
                     "found_state": "running",
+                    "resume_command": "docker start vllm-gemma4",
                     "model": "gemma",
+                    "lease": {"id": "0123abcd", "holder": "me@control", "ttl_s": 1800.0},
                     "before": latency(190),
                     "during": None,
                     "after": latency(195),
