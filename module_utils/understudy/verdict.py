@@ -172,9 +172,9 @@ def _open_window(host: str, entry: Any, run: Run) -> str:
             f"it was found, {pick(entry, 'found_state') or 'unknown'}. Next: {run.again}"
         )
     return (
-        f"{host}: the run ended inside the LLM's window ({name}); {host} itself brings the LLM back "
-        f"when its lease of {ttl:.0f} s runs out. Next: ansible-playbook restore.yml; or on {host}: "
-        f"{command or 'start the LLM'}"
+        f"{host}: the run ended inside the LLM's window ({name}); {host} itself brings the LLM "
+        f"back when its lease of {ttl:.0f} s runs out. Next: ansible-playbook restore.yml; "
+        f"or on {host}: {command or 'start the LLM'}"
     )
 
 

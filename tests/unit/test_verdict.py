@@ -199,7 +199,7 @@ def test_a_deferral_still_says_that_the_llm_is_away() -> None:
     documents["llm.json"]["hosts"]["titan"]["closed"] = False
     result = decide(documents)
     assert result["verdict"] == verdict.DEFERRED
-    assert "LLM window did not close" in said(result)
+    assert "inside the LLM's window" in said(result)
 
 
 @pytest.mark.parametrize("state", ["ok", "running"])
@@ -311,8 +311,11 @@ def test_a_phase_that_did_not_end(name: str, state: Any, text: str) -> None:
         ([(BENCH, "utterances", "ten")], "0 of 10"),
         ([(BASELINE, "utterances.0.ok", False)], "9 of 10 utterances in baseline-panda.json"),
         ([(BASELINE, "utterances", [])], "0 of 10 utterances in baseline-panda.json"),
-        ([("llm.json", "hosts.titan.closed", False)], "titan: the LLM window did not close"),
-        ([("llm.json", "hosts", {})], "titan: the LLM window did not close"),
+        (
+            [("llm.json", "hosts.titan.closed", False)],
+            "titan: the run ended inside the LLM's window",
+        ),
+        ([("llm.json", "hosts", {})], "titan: the run ended before the LLM's window was open"),
         ([("preflight.json", "checks.0.ok", False)], "titan: disk: free under /home/me"),
         ([(INSTALL, "import_ok", False)], "titan: chatterbox did not import"),
         ([(INSTALL, "guard.decision", "failed")], "the Blackwell guard decided 'failed'"),
