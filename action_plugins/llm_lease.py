@@ -15,6 +15,8 @@ from ansible.utils.display import Display
 
 #: Seconds that one call may wait, and between two tries to reach a host that is lost.
 CALL_S, TRY_S = 5.0, 5.0
+#: States that take as long as the LLM does.
+WAITS = ("settled", "answered", "closed")
 
 
 class ActionModule(ActionBase):
@@ -25,7 +27,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = dict(self._task.args)
-        waits = args.get("state") in ("settled", "answered", "closed")
+        waits = args.get("state") in WAITS
         deadline = time.monotonic() + float(args.get("wait_s", 900))
         shown = set()
         while True:
@@ -72,11 +74,12 @@ class ActionModule(ActionBase):
         return args["state"] == "answered" and phase == "answered"
 
     def _show(self, result, shown):
-        report = result.get("report") or {}
-        for row in report.get("events", []):
+        """Print what the keeper did since the last call, while there is a window to wait for."""
+        if self._task.args.get("state") not in WAITS or not result.get("changed"):
+            return
+        for row in (result.get("report") or {}).get("events", []):
             key = (row["at"], row["event"], row["detail"])
             if key not in shown:
                 shown.add(key)
-                if self._task.args.get("state") in ("settled", "answered", "closed"):
-                    detail = f": {row['detail']}" if row["detail"] else ""
-                    Display().display(f"    {row['at'][11:19]} {row['event']}{detail}")
+                detail = f": {row['detail']}" if row["detail"] else ""
+                Display().display(f"    {row['at'][11:19]} {row['event']}{detail}")
