@@ -3,16 +3,26 @@
 Bringing an LLM back takes minutes. This action asks in short calls, prints every event of the
 keeper as it comes, and waits out a lost connection instead of making the host unreachable: that
 would skip everything that is left to do for it.
+
+While a window is open a second process on the control node waits for the end of the play. If that
+comes before the window is closed (Ctrl-C, a closed terminal, a crash), it runs restore.yml for the
+run at once. It is a convenience: the guarantee is the lease on the host.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+from ansible import context
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+PROJECT = Path(__file__).resolve().parents[1]
 #: Seconds that one call may wait, and between two tries to reach a host that is lost.
 CALL_S, TRY_S = 5.0, 5.0
 #: States that take as long as the LLM does.
@@ -27,18 +37,41 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = dict(self._task.args)
+        marker = Path(args["run_dir"], f".window-{task_vars['inventory_hostname']}") \
+            if args.get("run_dir") else None  # fmt: skip
         waits = args.get("state") in WAITS
         deadline = time.monotonic() + float(args.get("wait_s", 900))
-        shown = set()
+        shown, changed = set(), False
         while True:
             asked = args | ({"wait_s": CALL_S} if waits else {})
             result = self._reached(asked, task_vars)
-            self._show(result, shown)
-            if result.get("failed") or not waits or self._done(args, result):
+            if result.get("failed"):
                 return result
-            if time.monotonic() >= deadline:
+            ending = waits and result["changed"]  # there was a window to end
+            changed = result["changed"] = changed or result["changed"]
+            if waits and changed:
+                self._show(result, shown)
+            if marker:
+                self._see_to(marker, args, result)
+            if not ending or self._done(args, result) or time.monotonic() >= deadline:
                 return result  # what was seen is in the keeper's report
-            args["lease"] = args.get("lease") or (result["window"]["lease"] or {}).get("id")
+            args["lease"] = result["report"]["id"] if result["report"] else args.get("lease")
+
+    def _see_to(self, marker, args, result):
+        """Have a second process close the window if the play should not; until it is closed."""
+        if args["state"] == "armed" and result["changed"]:
+            plays = context.CLIARGS["args"]
+            restore = str(PROJECT / "restore.yml")
+            again = [restore if word in plays else word for word in sys.argv]
+            marker.write_text(f"{os.getppid()}\n", encoding="ascii")
+            with (marker.parent / "restore.log").open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, str(PROJECT / "roles/llm_window/files/after_play.py"),
+                     str(os.getppid()), str(marker), *again, "-e", f"run={args['run_id']}"],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+        elif args["state"] == "closed" and self._done(args, result):
+            marker.unlink(missing_ok=True)
 
     def _reached(self, args, task_vars):
         """Call the module; try again for `lost_s` seconds where the host cannot be reached."""
@@ -75,8 +108,6 @@ class ActionModule(ActionBase):
 
     def _show(self, result, shown):
         """Print what the keeper did since the last call, while there is a window to wait for."""
-        if self._task.args.get("state") not in WAITS or not result.get("changed"):
-            return
         for row in (result.get("report") or {}).get("events", []):
             key = (row["at"], row["event"], row["detail"])
             if key not in shown:

@@ -32,8 +32,15 @@ options:
     description: Id of the lease that is meant; left out, V(answered) and V(closed) take any.
     type: str
   run_id:
-    description: The run that has the window; for V(armed).
+    description:
+      - The run that has the window, for V(armed).
+      - With V(answered) and V(closed), end a window only if it is this run's.
     type: str
+  run_dir:
+    description:
+      - Run directory on the control node. With V(armed), a second process there runs restore.yml
+        if the play ends before V(closed) was reached.
+    type: path
   holder:
     description: Who ends or has the window, as others will read it.
     type: str
@@ -182,7 +189,8 @@ class Lease:
         """Wait for the keeper; returns whether there was anything to end."""
         state, deadline = self.p["state"], time.monotonic() + self.p["wait_s"]
         before = self.window.lease()
-        if before is None or (self.p["lease"] and before["id"] != self.p["lease"]):
+        meant = {"id": self.p["lease"], "run_id": self.p["run_id"]}
+        if before is None or any(want and before.get(key) != want for key, want in meant.items()):
             return False
         if state != "settled":
             self.window.release(self.p["holder"] or "an unnamed hand", self.p["lease"])
@@ -209,6 +217,7 @@ def main() -> None:
             },
             "lease": {"type": "str"},
             "run_id": {"type": "str"},
+            "run_dir": {"type": "path"},
             "holder": {"type": "str"},
             "ttl_s": {"type": "float"},
             "service": {"type": "dict"},
@@ -235,14 +244,14 @@ def main() -> None:
                     raise w.WindowError(f"the lease has lost its keeper: {lost}")
             else:
                 before = asked.window.lease()
-                lease_id = lease_id or (before or {}).get("id")
                 changed = asked.end()
+                lease_id = lease_id or (before["id"] if before and changed else None)
         found = asked.look()
     except (w.WindowError, OSError) as error:
         module.fail_json(msg=str(error), held=isinstance(error, w.Held))
     records = [found["keeper"], found["last"]]
     report = next((row for row in records if lease_id and row.get("id") == lease_id), None)
-    if not lease_id:
+    if not lease_id and module.params["run_id"] in (None, found["last"].get("run_id")):
         report = found["last"] or None
     story, there = w.story(report), found["lease"]
     if there and report and report["id"] == there["id"] and found["state"] == "ending":
