@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # More arguments for ansible-playbook, such as -v or -e ab_scores=scores.csv.
 REHEARSAL_ARGS ?=
 
-.PHONY: rehearse rehearsal-up rehearsal-down test lint unit control dev locks clean
+.PHONY: rehearse rehearsal-up rehearsal-down lab-up lab-down lab-test lab-clean test lint unit control dev locks clean
 
 rehearse: control ## the whole benchmark on this machine, without a GPU
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/rehearse $(REHEARSAL_ARGS)
@@ -34,6 +34,20 @@ unit: dev
 rehearsal-test: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/rehearsal
 
+# The lab: both hosts as containers with systemd, sshd and a Docker engine; needs root and Debian or Ubuntu.
+lab-up: control ## make and start it; what is missing is installed
+	@$(BIN)/python scripts/lab up
+
+lab-down: ## remove it; what was downloaded and built is kept
+	@$(PYTHON) scripts/lab down
+
+lab-clean: ## remove that too
+	@$(PYTHON) scripts/lab clean
+
+lab-test: dev ## what needs a real systemd, Docker or sshd, or a host that dies
+	@$(BIN)/python scripts/lab up && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/lab; \
+	  status=$$?; $(BIN)/python scripts/lab down && exit $$status
+
 # The control node's environment: Ansible and the Python half, from hashed locks.
 control: $(VENV)/.control
 dev: $(VENV)/.dev
@@ -55,4 +69,5 @@ locks: ## make every lock anew (needs uv)
 	$(MAKE) -C files/locks
 
 clean: ## remove what was installed and made here; runs are kept
+	@if [ -e .lab ]; then $(PYTHON) scripts/lab clean; fi
 	rm -rf $(VENV) .rehearsal
