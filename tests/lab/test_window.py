@@ -1,7 +1,7 @@
 """Gemma comes back: on real systemd, sshd and Docker, whatever happens to whom.
 
-Every test ends with the same question (`all_is_well`): does Gemma answer a completion in time, is the
-lease gone, is nothing of the benchmark left, and does the run's verdict say what happened?
+Every test ends with the same question (`comes_back`): does Gemma answer a completion in time, is
+the lease gone, is nothing of the benchmark left, and does the verdict say what happened?
 """
 
 from __future__ import annotations
@@ -10,16 +10,474 @@ import json
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-from lab import (  # tests/lab/lab.py
-    GEMMA, ROOT, Play, as_op, completion, inside, lab, record_time, write,
+from conftest import (
+    TITAN,
+    Played,
+    gemma_state,
+    inside,
+    lab,
+    llm_answers,
+    note_time,
+    play,
+    ssh,
+    start_play,
+    wait,
 )  # fmt: skip
+
+#: Long enough for every step between two renewals on two busy cores.
+TTL = 60
+#: What Gemma needs to start here, and the keeper to see it stay.
+START_S = 30
+HOME = "/home/op/.local/share/understudy/window"
+WINDOW = f"python3 {HOME}/window.py"
+#: A bench with nothing in it that takes long; whatever is asserted here happens around it.
+BENCH = ["bench.yml", *(
+    word for option in (
+        "gemma_mode=pause", f"llm_window_ttl={TTL}", "llm_window_lost_s=20", "tts_bench_warmup=1",
+        "preflight_llm_requests=5", "preflight_llm_warmup=2", "llm_window_warmup=2",
+    ) for word in ("-e", option)
+)]  # fmt: skip
+#: Ends the benchmark while it loads: a failure inside the window.
+DIES = ["-e", "tts_bench_timeout_s=3"]
+#: A `docker stop` that takes long enough to be hit.
+SLOW_STOP = ["-e", json.dumps(
+    {"llm_window_pause_command": ["sh", "-c", "sleep 3; docker stop vllm-gemma4; sleep 3"]}
+)]  # fmt: skip
+#: How to be in a phase: arguments, the words that announce it, and seconds after them.
+PHASES = {
+    "pausing": (SLOW_STOP, "Stop the LLM", 2.0),
+    "benching": ([], "the voice is ready", 1.0),
+    "restoring": (DIES, "Give the lease back", 3.0),
+}
+
+
+class Bench:
+    """A bench that runs, with what it has said so far."""
+
+    def __init__(self, reports: Path, *arguments: str) -> None:
+        self.reports, self.output = reports, ""
+        self.process = start_play(reports, *BENCH, *arguments)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.output += line
+
+    def reach(self, words: str, then_s: float = 0.0, within: float = 240) -> None:
+        """Wait until the bench has said something."""
+        deadline = time.monotonic() + within
+        while words not in self.output:
+            assert self.process.poll() is None, f"ended before '{words}': {self.output[-3000:]}"
+            assert time.monotonic() < deadline, f"no '{words}': {self.output[-3000:]}"
+            time.sleep(0.1)
+        time.sleep(then_s)
+
+    def control_node_dies(self) -> None:
+        """End all of it on this machine at once, as a power loss would."""
+        own = psutil.Process(self.process.pid)
+        family = [own, *own.children(recursive=True)]
+        family += [p for p in psutil.process_iter(["cmdline"])
+                   if str(self.reports) in " ".join(p.info["cmdline"] or [])]  # fmt: skip
+        for process in family:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait()
+
+    def end(self, within: float = 300) -> Played:
+        """Wait for its end."""
+        status = self.process.wait(within)
+        self._reader.join(10)
+        return Played(status, self.output, self.reports)
+
+
+def status() -> dict[str, Any]:
+    """What the window on titan says of itself, whatever the network does."""
+    found = inside("titan", f"runuser -u op -- {WINDOW} status || true")
+    return json.loads(found[found.index("{") :])
+
+
+def answers_on_titan() -> bool:
+    """Whether Gemma answers a completion on its own host."""
+    ask = "import llm; llm.complete('http://127.0.0.1:8003', '/opt/lab/made/llm', 4, 20)"
+    return "ok" in inside("titan", f'cd {HOME}; python3 -Bc "{ask}" 2>&1 && echo ok || true')
+
+
+def comes_back(what: str, since: float, within: float, played: Path | None = None) -> dict:
+    """Wait until Gemma answers and the window is over; check what is left, and note the time.
+
+    Args:
+        what: for the table of times.
+        since: Unix time of the event.
+        within: seconds from it in which Gemma has to answer.
+        played: the reports, if the run must have a verdict that says what happened.
+
+    Returns:
+        What the keeper wrote down.
+    """
+    deadline = since + within + START_S
+    while (found := status())["state"] != "none":
+        assert time.time() < deadline, f"{what}: still {found}"
+        time.sleep(0.5)
+    assert answers_on_titan(), what
+    last = found["last"]
+    took = datetime.fromisoformat(last["answered_at"]).timestamp() - since
+    note_time(what, max(took, 0.0))
+    assert took <= within, f"{what}: {took:.0f} s, {last}"
+    assert inside("titan", "pgrep -u op -af 'understudy (bench|smoke|guard)' || true") == ""
+    keeper = "systemctl --user is-active understudy-window || true"
+    inactive = inside("titan", f"runuser -u op -- env XDG_RUNTIME_DIR=/run/user/1000 {keeper}")
+    assert inactive == "inactive"
+    if played:
+        verdict = json.loads((played / "latest/verdict.json").read_text())
+        assert (verdict["verdict"], verdict["ok"]) == ("invalid_run", False)
+        llm = json.loads((played / "latest/llm.json").read_text())
+        assert llm["hosts"]["titan"]["closed"], llm
+        assert {row["event"] for row in llm["hosts"]["titan"]["timeline"]} >= {"armed", "closed"}
+    return last
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Install the voice once, and be told what pre-flight thinks of the lab."""
+    reports = tmp_path_factory.mktemp("installed")
+    bench = Bench(reports, "--tags", "all", *DIES)
+    assert "PLAY RECAP" in bench.end(600).output
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Leaves titan as a test should find it."""
+    yield
+    lab("mend", "titan")
+    inside("titan", "systemctl start docker; rm -f /home/op/filler; systemctl stop thief || true")
+    inside("titan", "docker unpause vllm-gemma4 2>/dev/null; docker start vllm-gemma4")
+    wait("the window is over", lambda: status()["state"] == "none", TTL + START_S + 30)
+    assert llm_answers()
+
+
+# --- who dies --------------------------------------------------------------------------------
+
+
+def test_a_failure_inside_the_window(reports: Path) -> None:
+    bench = Bench(reports, *DIES)
+    bench.reach("Give the lease back")
+    since = time.time()
+    played = bench.end()
+    assert played.status != 0
+    last = comes_back("a task fails inside the window", since, START_S, reports)
+    assert last["reason"] == "released"
+    assert "bench-titan.json" in json.dumps(played.verdict["reasons"])
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
+    """The control node lives, so it is not the lease that has to run out."""
+    arguments, words, then_s = PHASES[phase]
+    bench = Bench(reports, *arguments)
+    bench.reach(words, then_s)
+    since = time.time()
+    os.kill(bench.process.pid, getattr(signal, how))
+    bench.process.wait(30)
+    last = comes_back(f"controller gets {how} while {phase}", since, START_S + 15)
+    assert last["reason"] == "released"
+    marker = reports / "latest/.window-titan"
+    wait("restore.yml has finished the record", lambda: not marker.exists(), 60)
+    comes_back(f"controller gets {how} while {phase}", since, START_S + 15, reports)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_control_node_is_gone(reports: Path, phase: str) -> None:
+    arguments, words, then_s = PHASES[phase]
+    bench = Bench(reports, *arguments)
+    bench.reach(words, then_s)
+    since = time.time()
+    bench.control_node_dies()
+    within = START_S if phase == "restoring" else TTL + 30
+    last = comes_back(f"control node dies while {phase}", since, within)
+    assert last["reason"] == ("released" if phase == "restoring" else "expired")
+    early = json.loads((reports / "latest/verdict.json").read_text())
+    assert "inside the LLM's window" in " ".join(early["reasons"])
+    restored = play(reports, "restore.yml")
+    assert restored.status == 0, restored.output[-2000:]
+    comes_back(f"control node dies while {phase}", since, within, reports)
+
+
+def test_the_controller_sleeps_longer_than_its_lease(reports: Path) -> None:
+    """A closed lid: it wakes up in a window that has ended."""
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    family = [psutil.Process(bench.process.pid), *psutil.Process(bench.process.pid).children(True)]
+    since = time.time()
+    for process in family:
+        process.suspend()
+    comes_back("controller is suspended", since, TTL + 30)
+    for process in family:
+        process.resume()
+    played = bench.end()
+    assert played.status != 0
+    comes_back("controller is suspended", since, TTL + 30, reports)
+    assert "ran out" in " ".join(played.verdict["reasons"])
+
+
+# --- the network -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["pausing", "benching"])
+def test_the_network_is_gone_for_longer_than_the_lease(reports: Path, phase: str) -> None:
+    arguments, words, then_s = PHASES[phase]
+    bench = Bench(reports, *arguments)
+    bench.reach(words, then_s)
+    since = time.time()
+    lab("cut", "titan")
+    last = comes_back(f"network is lost while {phase}", since, TTL + 30)
+    assert last["reason"] == "expired"
+    lab("mend", "titan")
+    played = bench.end()
+    assert played.status != 0
+    comes_back(f"network is lost while {phase}", since, TTL + 30, reports)
+    assert "titan" in " ".join(played.verdict["reasons"])
+
+
+def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
+    bench = Bench(reports, "-e", "tts_bench_timeout_s=40")
+    bench.reach("the voice is ready")
+    lab("cut", "titan")
+    time.sleep(8)
+    lab("mend", "titan")
+    bench.reach("Give the lease back")
+    since = time.time()
+    bench.end()
+    last = comes_back("network is lost for 8 s", since, START_S, reports)
+    assert last["reason"] == "released"
+
+
+# --- the host --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["reboot", "power-cycle"])
+def test_the_host_is_rebooted_inside_the_window(reports: Path, how: str) -> None:
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    lab(how, "titan")
+    since = time.time()
+    last = comes_back(f"titan: {how} while benching", since, TTL + 30)
+    assert last["reason"] == "rebooted"
+    played = bench.end()
+    assert played.status != 0
+    comes_back(f"titan: {how} while benching", since, TTL + 30, reports)
+    assert "reboot" in " ".join(played.verdict["reasons"])
+
+
+def test_docker_is_restarted_inside_the_window_and_down_at_its_end(reports: Path) -> None:
+    bench = Bench(reports, "-e", "tts_bench_timeout_s=25")
+    bench.reach("the voice is ready")
+    inside("titan", "systemctl restart docker")
+    assert gemma_state() == "exited"  # Docker does not start what was stopped by hand
+    inside("titan", "systemctl stop docker docker.socket")
+    bench.reach("Give the lease back")
+    time.sleep(10)
+    since = time.time()
+    inside("titan", "systemctl start docker.socket docker")
+    bench.end()
+    last = comes_back("Docker is down when the window ends", since, START_S, reports)
+    assert last["attempts"] > 1
+
+
+def test_the_start_fails_at_first(reports: Path) -> None:
+    bench = Bench(reports, *DIES)
+    bench.reach("the voice", within=240) if not DIES else bench.reach("Start the benchmark")
+    inside("titan", "systemd-run --unit=thief python3 -m http.server 8003")
+    bench.reach("start_failed")
+    inside("titan", "systemctl stop thief")
+    since = time.time()
+    bench.end()
+    last = comes_back("docker start fails at first", since, START_S, reports)
+    assert last["attempts"] > 1
+    assert any(row["event"] == "start_failed" for row in last["events"])
+
+
+def test_a_gemma_that_starts_and_never_answers(reports: Path) -> None:
+    wall = "OUTPUT -p tcp -d 172.16.0.0/12 --dport 8000 -j DROP"
+    bench = Bench(reports, *DIES, "-e", "llm_window_ready_timeout_s=15")
+    bench.reach("Start the benchmark")
+    inside("titan", f"iptables -I {wall}")
+    try:
+        played = bench.end()
+        assert played.status != 0
+        llm = played.document("llm.json")
+        assert llm["error"]["kind"] == "llm"
+        assert "does not answer" in llm["error"]["seen"], llm["error"]
+        assert not llm["hosts"]["titan"]["closed"]
+        assert "does not answer" in " ".join(played.verdict["reasons"])
+        assert status()["state"] == "ending"  # it is not given up
+        refused = play(reports.parent / "second", *BENCH)
+        assert refused.status != 0
+        assert "does not answer" in refused.text
+    finally:
+        inside("titan", f"iptables -D {wall}")
+    since = time.time()
+    comes_back("Gemma does not answer for a while", since, START_S)
+    wait("the record is finished", lambda: not (reports / "latest/.window-titan").exists(), 90)
+    comes_back("Gemma does not answer for a while", since, START_S, reports)
+
+
+def test_a_full_disk(reports: Path) -> None:
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    ssh("titan", "head -c 7G /dev/zero >~/filler", timeout=120)
+    assert "100%" in inside("titan", "df /home")
+    bench.reach("Renew the lease", within=TTL)
+    bench.reach("Give the lease back", within=300)
+    since = time.time()
+    bench.end()
+    comes_back("the disk fills up while benching", since, START_S, None)
+    refused = play(reports.parent / "second", *BENCH, "-e", "preflight_disk_gib=0")
+    assert refused.status != 0
+    assert gemma_state() == "running"
+    assert status()["state"] == "none"
+
+
+@pytest.mark.parametrize("moved", ["+1h", "-1h"])
+def test_the_clock_is_moved(reports: Path, moved: str) -> None:
+    """For everything of the operator's on titan: his sessions and his services."""
+    fake = {
+        "LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_TIMESTAMP_FILE": "/tmp/clock", "FAKETIME_CACHE_DURATION": "1",
+    }  # fmt: skip
+    words = " ".join(f"{key}={value}" for key, value in fake.items())
+    inside("titan", "echo +0 >/tmp/clock; cp /etc/environment /etc/environment.before; "
+           f"printf '%s\\n' {words} >>/etc/environment")  # fmt: skip
+    ssh("titan", f"systemctl --user set-environment {words}")
+    try:
+        bench = Bench(reports)
+        bench.reach("the voice is ready")
+        inside("titan", f"echo {moved} >/tmp/clock")
+        time.sleep(5)
+        moved_by = float(ssh("titan", "date +%s").stdout) - time.time()
+        assert abs(abs(moved_by) - 3600) < 60
+        assert status()["state"] == "held"
+        since = time.time()
+        bench.control_node_dies()
+        time.sleep(TTL / 3)
+        assert status()["state"] == "held"
+        wait("Gemma is back", lambda: status()["state"] == "none", TTL + 30 + 15)
+        assert answers_on_titan()
+        note_time(f"clock moved by {moved}, control node dies", time.time() - since)
+    finally:
+        ssh("titan", f"systemctl --user unset-environment {' '.join(fake)}")
+        inside("titan", "mv /etc/environment.before /etc/environment; rm -f /tmp/clock")
+
+
+def test_the_keeper_is_killed(reports: Path) -> None:
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    inside("titan", "pkill -KILL -f 'window.py keep'")
+    since = time.time()
+    bench.control_node_dies()
+    last = comes_back("keeper and control node are killed", since, TTL + 30)
+    assert [row["event"] for row in last["events"]].count("keeper") == 2
+
+
+# --- who else ----------------------------------------------------------------------------------
+
+
+def test_two_benches_at_once(reports: Path) -> None:
+    first = Bench(reports)
+    first.reach("the voice is ready")
+    second = play(reports.parent / "second", *BENCH)
+    assert second.status != 0
+    who = f"{os.environ.get('USER', 'root')}@{os.uname().nodename}"
+    run_id = (reports / "latest").resolve().name
+    assert re.search(rf"{who} has the LLM's window for run {run_id}, opened \d+ (s|min) ago",
+                     second.text), second.text[-2000:]  # fmt: skip
+    assert "restore.yml" in second.text
+    assert status()["state"] == "held"
+    os.kill(first.process.pid, signal.SIGINT)
+    comes_back("a second bench is refused, the first interrupted", time.time(), START_S + 15)
+
+
+def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
+    """A lease whose keeper somebody has stopped, so that it ran out and nothing happened."""
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    ssh("titan", "systemctl --user stop understudy-window")
+    bench.control_node_dies()
+    wait("it has run out", lambda: status()["state"] == "ending", TTL + 10)
+    assert gemma_state() == "exited"
+    since = time.time()
+    following = Bench(reports.parent / "second", *DIES)
+    following.reach("Measure the LLM before")
+    note_time("a stale lease is finished by the next bench", time.time() - since)
+    following.end()
+    comes_back("the bench after a stale lease", time.time(), START_S)
+
+
+@pytest.mark.parametrize(("command", "state"), [("stop", "exited"), ("pause", "paused")])
+def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
+    inside("titan", f"docker {command} vllm-gemma4")
+    played = play(reports, *BENCH, "-e", "preflight_llm_requests=1")
+    assert played.status != 0
+    assert gemma_state() == state
+    assert status()["state"] == "none"
+    assert state in " ".join(played.verdict["reasons"])
+
+
+def test_restore(reports: Path) -> None:
+    idle = play(reports, "restore.yml")
+    assert idle.status == 0
+    assert idle.recap("titan")["changed"] == 0
+    assert "titan: No window was open. The LLM answers." in idle.text
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    looked = play(reports, "restore.yml", "--check")
+    assert looked.status == 0
+    assert "has the LLM's window for run" in looked.text
+    assert gemma_state() == "exited"
+    since = time.time()
+    restored = play(reports, "restore.yml")
+    assert restored.status == 0, restored.output[-2000:]
+    assert "released by restore.yml" in restored.text
+    assert restored.text.rstrip().endswith("The LLM answers.")
+    last = comes_back("restore.yml while benching", since, START_S)
+    assert last["evicted"] > 0
+    played = bench.end()
+    assert played.status != 0
+    assert "released by restore.yml" in " ".join(played.verdict["reasons"])
+
+
+def test_lingering_is_asked_for(reports: Path) -> None:
+    inside("titan", "rm /var/lib/systemd/linger/op")
+    try:
+        played = play(reports, *BENCH)
+    finally:
+        inside("titan", "touch /var/lib/systemd/linger/op")
+    assert played.status != 0
+    assert "sudo loginctl enable-linger op" in played.text
+    assert gemma_state() == "running"
+
+
+def test_parallel_mode_ends_the_bench_with_its_window(reports: Path) -> None:
+    bench = Bench(reports, "-e", "gemma_mode=parallel")
+    bench.reach("Watch the LLM meanwhile")
+    assert gemma_state() == "running"
+    since = time.time()
+    bench.control_node_dies()
+    last = comes_back("mode parallel, control node dies", since, TTL + 30)
+    assert last["evicted"] > 0
+    assert last["attempts"] == 0
+    assert TITAN
