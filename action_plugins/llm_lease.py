@@ -64,12 +64,12 @@ class ActionModule(ActionBase):
             restore = str(PROJECT / "restore.yml")
             again = [restore if word in plays else word for word in sys.argv]
             marker.write_text(f"{os.getppid()}\n", encoding="ascii")
-            with (marker.parent / "restore.log").open("ab") as log:
-                subprocess.Popen(
-                    [sys.executable, str(PROJECT / "roles/llm_window/files/after_play.py"),
-                     str(os.getppid()), str(marker), *again, "-e", f"run={args['run_id']}"],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
+            subprocess.Popen(
+                [sys.executable, str(PROJECT / "roles/llm_window/files/after_play.py"),
+                 str(os.getppid()), str(marker), *again, "-e", f"run={args['run_id']}"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
         elif args["state"] == "closed" and self._done(args, result):
             marker.unlink(missing_ok=True)
 

@@ -3,15 +3,18 @@
     python3 after_play.py PID MARKER COMMAND…
 
 The marker is a file that the play removes when it has closed its window. When that is gone, or the
-command has succeeded, there is nothing left to do.
+command has succeeded, there is nothing left to do. What the command says is in restore.log beside
+the marker; a terminal that the play ran in is told.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 
 def start_of(pid: int) -> str:
@@ -24,19 +27,39 @@ def start_of(pid: int) -> str:
     return "" if state == "Z" else fields[18]
 
 
+def terminal_of(pid: int) -> TextIO | None:
+    """Return the terminal that a process shows its errors on, if it is one."""
+    try:
+        stream = Path(f"/proc/{pid}/fd/2").open("w", encoding="utf-8")
+    except OSError:
+        return None
+    return stream if stream.isatty() else None
+
+
 def main() -> int:
     """Wait, and return the exit status of the command."""
     pid, marker, command = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-    started = start_of(pid)
-    while marker.exists():
-        if not started or start_of(pid) != started:
-            print("The play ended inside the window:", *command, flush=True)
-            status = subprocess.run(command, check=False).returncode
-            if status == 0:
-                marker.unlink(missing_ok=True)
-            return status
+    started, terminal = start_of(pid), terminal_of(pid)
+
+    def tell(words: str) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            print(f"understudy: {words}", file=terminal or sys.stderr, flush=True)
+
+    while started and start_of(pid) == started:
+        if not marker.exists():
+            return 0
         time.sleep(0.5)
-    return 0
+    if not marker.exists():
+        return 0
+    log = marker.parent / "restore.log"
+    tell(f"the play ended inside the LLM's window; bringing the LLM back, see {log}")
+    with log.open("a", encoding="utf-8") as file:
+        print(*command, file=file, flush=True)
+        status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
+    tell(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
+    if status == 0:
+        marker.unlink(missing_ok=True)
+    return status
 
 
 if __name__ == "__main__":
