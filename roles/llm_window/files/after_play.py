@@ -10,11 +10,11 @@ the marker; a terminal that the play ran in is told.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
 
 def start_of(pid: int) -> str:
@@ -27,13 +27,13 @@ def start_of(pid: int) -> str:
     return "" if state == "Z" else fields[18]
 
 
-def terminal_of(pid: int) -> TextIO | None:
-    """Return the terminal that a process shows its errors on, if it is one."""
+def terminal_of(pid: int) -> int | None:
+    """Return a handle of the terminal that a process shows its errors on, if it has one."""
     try:
-        stream = Path(f"/proc/{pid}/fd/2").open("w", encoding="utf-8")
+        handle = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NOCTTY)
     except OSError:
         return None
-    return stream if stream.isatty() else None
+    return handle if os.isatty(handle) else None
 
 
 def main() -> int:
@@ -42,8 +42,9 @@ def main() -> int:
     started, terminal = start_of(pid), terminal_of(pid)
 
     def tell(words: str) -> None:
-        with contextlib.suppress(OSError):  # it was closed
-            print(f"understudy: {words}", file=terminal or sys.stderr, flush=True)
+        if terminal is not None:
+            with contextlib.suppress(OSError):  # it was closed
+                os.write(terminal, f"understudy: {words}\n".encode())
 
     while started and start_of(pid) == started:
         if not marker.exists():
