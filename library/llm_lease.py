@@ -49,9 +49,39 @@ options:
     type: float
   service:
     description:
-      - What the keeper needs, for V(armed); C(url), C(model), C(state_command), C(running_regex),
-        C(resume_command), C(running) and C(ready_timeout_s).
+      - What the keeper needs, for V(armed).
     type: dict
+    suboptions:
+      url:
+        description: Base of the LLM's OpenAI-style API on this host, without C(/v1).
+        type: str
+        required: true
+      model:
+        description: The model to ask for; empty for the first that is listed.
+        type: str
+        default: ""
+      state_command:
+        description: The command that prints the state of its service, as a list.
+        type: list
+        elements: str
+        required: true
+      running_regex:
+        description: What that prints where the service runs.
+        type: str
+        required: true
+      resume_command:
+        description: The command that starts it, as a list.
+        type: list
+        elements: str
+        required: true
+      running:
+        description: Whether it was found running; one that was not is not started.
+        type: bool
+        required: true
+      ready_timeout_s:
+        description: After how many seconds an LLM that gives no completion is called silent.
+        type: float
+        required: true
   keeper_command:
     description: The command that starts the keeper's service, as a list.
     type: list
@@ -220,7 +250,18 @@ def main() -> None:
             "run_dir": {"type": "path"},
             "holder": {"type": "str"},
             "ttl_s": {"type": "float"},
-            "service": {"type": "dict"},
+            "service": {
+                "type": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True},
+                    "model": {"type": "str", "default": ""},
+                    "state_command": {"type": "list", "elements": "str", "required": True},
+                    "running_regex": {"type": "str", "required": True},
+                    "resume_command": {"type": "list", "elements": "str", "required": True},
+                    "running": {"type": "bool", "required": True},
+                    "ready_timeout_s": {"type": "float", "required": True},
+                },
+            },
             "keeper_command": {"type": "list", "elements": "str", "default": []},
             "wait_s": {"type": "float", "default": 900},
             "lost_s": {"type": "float", "default": 60},
@@ -239,7 +280,7 @@ def main() -> None:
                 lease_id, changed = asked.arm()["id"], True
             elif state == "renewed":
                 asked.window.renew(lease_id)
-                lost = asked.start_keeper(asked.window.lease() or {}, by_hand=False)
+                lost = asked.start_keeper(asked.window.lease() or {"id": lease_id}, by_hand=False)
                 if lost:
                     raise w.WindowError(f"the lease has lost its keeper: {lost}")
             else:
@@ -254,7 +295,7 @@ def main() -> None:
     if not lease_id and module.params["run_id"] in (None, found["last"].get("run_id")):
         report = found["last"] or None
     story, there = w.story(report), found["lease"]
-    if there and report and report["id"] == there["id"] and found["state"] == "ending":
+    if there and report and report.get("id") == there["id"] and found["state"] == "ending":
         said = story
     elif there:
         said = f"{asked.window.held_by(there)}."

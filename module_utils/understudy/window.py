@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import getpass
 import json
@@ -41,6 +42,8 @@ except ImportError:  # as a program
 
 #: Set for everything that runs inside a window, to the lease's id; the pause command has its own.
 INSIDE, PAUSING = "UNDERSTUDY_WINDOW", "UNDERSTUDY_WINDOW_PAUSE"
+#: What every lease has.
+LEASE = {"id", "run_id", "holder", "ttl_s", "opened_at", "opened", "boot", "service"}
 #: Bytes of the files that are overwritten in place, so that a full disk does not matter.
 DEADLINE_BYTES, KEEPER_BYTES = 1024, 16384
 #: Seconds between two looks of the keeper.
@@ -134,8 +137,9 @@ class Window:
         path = self._path("lease.json")
         try:
             with open(path, encoding="utf-8") as file:
-                lease = json.load(file)
-            if not isinstance(lease, dict) or not {"id", "opened", "ttl_s", "boot"} <= set(lease):
+                lease: dict[str, Any] = json.load(file)
+            whole = isinstance(lease, dict) and set(lease) >= LEASE
+            if not whole or not isinstance(lease["service"], dict):
                 raise ValueError("it is no lease")
         except FileNotFoundError:
             return None
@@ -200,21 +204,18 @@ class Window:
         keeper = self.keeper()
         if keeper.get("id") != lease["id"] or keeper.get("boot") != boot_id():
             return False
-        try:
-            with self.keeping(wait=False):
-                return False
-        except BlockingIOError:
-            return True
+        with open(self._path("keeping"), "a", encoding="ascii") as lock:
+            try:  # shared: two who look at once are no keeper to each other
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @contextlib.contextmanager
-    def keeping(self, wait: bool = True) -> Iterator[None]:
-        """Be the only keeper: two would start the LLM twice.
-
-        Raises:
-            BlockingIOError: there is one, and it is not to be waited for.
-        """
+    def keeping(self) -> Iterator[None]:
+        """Be the only keeper: two would start the LLM twice. Waits for one that is there."""
         with open(self._path("keeping"), "a", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def over(self, lease: dict[str, Any]) -> str | None:
@@ -349,18 +350,25 @@ class Window:
             raise ValueError(f"{name}: {len(data)} bytes, at most {size} are kept")
         handle = os.open(self._path(name), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.pwrite(handle, data, 0)
+            if os.pwrite(handle, data, 0) < size:  # the disk is full: half a file counts as none
+                os.ftruncate(handle, 0)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
         finally:
             os.close(handle)
 
     def _whole(self, name: str, text: str) -> None:
         """Write a file whole or not at all, and see it to the disk: a power loss must find it."""
         part = self._path(f".{name}.part")
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._path(name))
+        try:
+            with open(part, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self._path(name))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
         self._sync()
 
     def _sync(self) -> None:
@@ -441,9 +449,20 @@ class Keeper:
         }  # fmt: skip
         before = window.keeper()
         if before.get("id") == lease["id"]:  # this service was restarted, or the host
-            self.said.update({key: before[key] for key in self.said if key in before})
-            self.said["boot"] = boot_id()
+            self._recall(before)
         self._event("keeper", f"watches the lease, process {os.getpid()}")
+
+    def _recall(self, before: dict[str, Any]) -> None:
+        """Take over what an earlier process wrote, as far as it is whole."""
+        for key in ("reason", "by", "over_at", "answered_at"):
+            if isinstance(before.get(key), str):
+                self.said[key] = before[key]
+        for key in ("evicted", "attempts", "back_after_s"):
+            if isinstance(before.get(key), (int, float)):
+                self.said[key] = before[key]
+        if isinstance(before.get("events"), list):
+            rows = [row for row in before["events"] if isinstance(row, dict)]
+            self.said["events"] = [row for row in rows if {"at", "event", "detail"} <= set(row)]
 
     def run(self) -> bool:
         """Watch, then bring the LLM back. Returns False if the lease went away meanwhile."""
@@ -462,9 +481,11 @@ class Keeper:
 
     def _watch(self) -> str:
         while True:
-            reason = self.window.over(self.lease)
-            if reason:
-                return reason
+            if self.window.over(self.lease):
+                with self.window._locked():  # a renewal that is under way counts
+                    reason = self.window.over(self.lease)
+                if reason:
+                    return reason
             self._pause(LOOK_S)
 
     def _over(self, reason: str) -> None:
@@ -484,18 +505,22 @@ class Keeper:
         while tenants(self.lease["id"], PAUSING) and time.monotonic() < waited:
             self._pause(0.2)  # a stop that is under way would hit the LLM after it was started
         found = tenants(self.lease["id"], INSIDE, PAUSING)
-        evicted = found
+        evicted, told = found, set()
         term_until = time.monotonic() + TERM_S
-        while found:
+        while found and time.monotonic() < term_until + TERM_S:
             late = time.monotonic() >= term_until
             for pid, _ in found:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+                if late or pid not in told:  # a second SIGTERM would disturb who tidies up
+                    told.add(pid)
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
             self._pause(0.2)
             found = tenants(self.lease["id"], INSIDE, PAUSING)
         if evicted:
             self.said["evicted"] += len(evicted)
             self._event("evicted", ", ".join(f"{name} ({pid})" for pid, name in evicted))
+        if found:  # one that hangs in a driver: the LLM is started all the same
+            self._event("not_evicted", ", ".join(f"{name} ({pid})" for pid, name in found))
 
     # -- the LLM ---------------------------------------------------------------------------------
 
@@ -555,7 +580,7 @@ class Keeper:
         time.sleep(seconds)
         there = self.window.lease()
         if there is None or there["id"] != self.lease["id"]:
-            print("the lease is gone", file=self.out, flush=True)
+            self._print("the lease is gone")
             raise _Gone
 
     def _phase(self, phase: str) -> None:
@@ -573,14 +598,18 @@ class Keeper:
         events.append({"at": utc_now(), "event": event, "detail": _short(detail)})
         if len(events) > 20:  # the beginning says why, the end how it went
             del events[8]
-        print(f"{event}: {detail}" if detail else event, file=self.out, flush=True)
+        self._print(f"{event}: {detail}" if detail else event)
         self._write()
 
     def _write(self) -> None:
         try:
             self.window.overwrite("keeper.json", self.said, KEEPER_BYTES)
         except (OSError, ValueError) as error:  # what matters is the LLM, not the record
-            print(f"keeper.json cannot be written: {error}", file=self.out, flush=True)
+            self._print(f"keeper.json cannot be written: {error}")
+
+    def _print(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a journal on a full disk, say
+            print(line, file=self.out, flush=True)
 
 
 def tenants(lease_id: str, *marks: str) -> list[tuple[int, str]]:
@@ -595,9 +624,10 @@ def tenants(lease_id: str, *marks: str) -> list[tuple[int, str]]:
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                inside = not wanted.isdisjoint(file.read().split(b"\0"))
+            # In this order: who becomes one in between is found by its environment.
             with open(f"/proc/{entry}/cmdline", "rb") as file:
+                inside = not wanted.isdisjoint(file.read().split(b"\0"))
+            with open(f"/proc/{entry}/environ", "rb") as file:
                 inside = inside or not wanted.isdisjoint(file.read().split(b"\0"))
             with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
                 name = file.read().strip()
@@ -622,7 +652,7 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def _short(text: str | None) -> str | None:
     """Cut a text down to what surely fits into a file of a fixed size."""
-    return (text or "").encode("ascii", "replace").decode()[:200] or None
+    return re.sub(r"[^ -~]", "?", text or "")[:200] or None
 
 
 def _tail(text: str) -> str:
