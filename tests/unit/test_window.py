@@ -34,7 +34,7 @@ MARK = "UNDERSTUDY_TEST"
 #: The keeper's times, for tests.
 QUICK = {
     "LOOK_S": 0.03, "STAY_S": 0.1, "RETRY_S": 0.03, "RETRY_MAX_S": 0.1, "COMMAND_S": 10.0,
-    "TERM_S": 0.3, "PAUSE_S": 5.0,
+    "TERM_S": 0.2, "PAUSE_S": 5.0,
 }  # fmt: skip
 
 SERVICE = '''
@@ -415,13 +415,13 @@ def test_renewing_gives_the_lease_its_whole_time_again(
     window: w.Window, service: Service, keep: Keep
 ) -> None:
     service.do("start")
-    lease = arm(window, service, 0.6)
+    lease = arm(window, service, 0.8)
     keeper = keep()
     for _ in range(4):
-        time.sleep(0.2)
-        assert window.renew(lease["id"]) == 0.6
+        time.sleep(0.25)
+        assert window.renew(lease["id"]) == 0.8
     assert window.look()["state"] == "held"
-    assert window.look()["age_s"] >= 0.8
+    assert window.look()["age_s"] >= 1
     assert not keeper.done()
 
 
@@ -635,7 +635,7 @@ def test_a_keeper_that_waited_takes_over(window: w.Window, service: Service, hom
     first = program(home, "keep")
     watched(window)
     second = program(home, "keep")
-    time.sleep(0.3)
+    time.sleep(0.2)
     first.kill()
     until(lambda: len(window.keeper().get("events", [])) == 2)
     assert window.look()["alive"]
@@ -715,24 +715,24 @@ class Shifted(datetime):
         return datetime.now(tz) + cls.by
 
 
-@pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_that_is_set_changes_nothing(
-    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch, hours: int
+    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = arm(window, service, 0.6)
+    lease = arm(window, service, 0.9)
     keeper = keep()
     watched(window)
     before, real = datetime.now().astimezone(), time.time
-    monkeypatch.setattr(Shifted, "by", timedelta(hours=hours))
     monkeypatch.setattr(w, "datetime", Shifted)
-    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
-    time.sleep(0.2)
-    assert window.look()["state"] == "held"
-    assert 0.2 < window.look()["age_s"] < 0.6
-    assert window.renew(lease["id"]) == 0.6
-    renewed = w.boottime()
+    monkeypatch.setattr(time, "time", lambda: real() + Shifted.by.total_seconds())
+    for hours in (1, -1):
+        monkeypatch.setattr(Shifted, "by", timedelta(hours=hours))
+        time.sleep(0.15)
+        assert window.look()["state"] == "held"
+        assert 0.15 < window.look()["age_s"] < 5
+        assert window.renew(lease["id"]) == 0.9
+        renewed = w.boottime()
     assert keeper.result(10) == 0
-    assert renewed + 0.55 < service.starts[0] < renewed + 2
+    assert renewed + 0.85 < service.starts[0] < renewed + 3
     assert window.last()["reason"] == "expired"
     over = datetime.fromisoformat(window.last()["over_at"])
     assert abs(over - before - timedelta(hours=hours)) < timedelta(seconds=10)
@@ -835,7 +835,6 @@ def test_who_tidies_up_is_told_once_and_left_to_it(
 def test_who_cannot_be_ended_does_not_keep_the_llm_down(
     window: w.Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "TERM_S", 0.3)
     lease = arm(window, service)
     keeper = keep()
     tenant = inside(home, "inside", lease, "sleep", "61")
@@ -1021,8 +1020,8 @@ def test_an_llm_that_never_answers_is_named_and_not_given_up(
 def test_an_llm_that_goes_down_again_is_started_again(
     window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "STAY_S", 0.6)
-    service.set("down_after", "0.5")
+    monkeypatch.setattr(w, "STAY_S", 0.5)
+    service.set("down_after", "0.4")
     arm(window, service)
     window.release("ann@desk")
     assert keep().result(10) == 0
@@ -1114,13 +1113,10 @@ def test_on_a_disk_that_takes_no_more_files_no_lease_is_armed(disk: Path) -> Non
     assert {path.name for path in (disk / "window").iterdir()} <= {"lock"}
 
 
-@pytest.mark.parametrize("pages", [0, 3])
-def test_a_keeper_without_room_for_its_record_does_not_count(
-    disk: Path, service: Service, pages: int
-) -> None:
+def test_a_keeper_without_room_for_its_record_does_not_count(disk: Path, service: Service) -> None:
     window = w.Window(str(disk / "window"))
     lease = arm(window, service)
-    fill(disk, pages)
+    fill(disk, 3)  # it would take four
     with ThreadPoolExecutor() as pool:
         keeper = pool.submit(w.keep, window)
         time.sleep(0.3)
