@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
             ending = waits and result["changed"]  # there was a window to end
             changed = result["changed"] = changed or result["changed"]
             if waits and changed:
-                self._show(result, shown)
+                self._show(result, shown, args)
             if marker:
                 self._see_to(marker, args, result)
             if not ending or self._done(args, result) or time.monotonic() >= deadline:
@@ -106,9 +106,11 @@ class ActionModule(ActionBase):
             return result["window"]["state"] == "held" or phase == "silent"
         return args["state"] == "answered" and phase == "answered"
 
-    def _show(self, result, shown):
-        """Print what the keeper did since the last call, while there is a window to wait for."""
-        for row in (result.get("report") or {}).get("events", []):
+    def _show(self, result, shown, args):
+        """Print what the keeper did since the last call, or since the LLM was waited for."""
+        news = (result.get("report") or {}).get("events", [])
+        after_answered = args["state"] == "closed" and self._task.args.get("lease")
+        for row in news if not after_answered else [e for e in news if e["event"] == "closed"]:
             key = (row["at"], row["event"], row["detail"])
             if key not in shown:
                 shown.add(key)

@@ -91,6 +91,7 @@ busy:
   elements: dict
 """
 
+import fcntl
 import os
 import time
 
@@ -135,14 +136,18 @@ def main() -> None:
         result["diff"] = {"before": before + "\n", "after": path + "\n"}
         if module.check_mode:
             module.exit_json(changed=facts is None or before != path, diff=result["diff"])
-        if facts is None:
-            facts = installer.build(path)
-            result["changed"] = True
-            result["busy"] = [{"what": "install", "start": began, "end": time.time()}]
-        else:
-            facts["created"] = False
-        result["changed"] |= installer.install_package(path, p["wheel"])
-        result["changed"] |= venv.switch(p["link"], path)
+        os.makedirs(p["venvs_dir"], exist_ok=True)
+        with open(os.path.join(p["venvs_dir"], ".lock"), "a", encoding="ascii") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            facts = venv.read(path)  # another run may have made it meanwhile
+            if facts is None:
+                facts = installer.build(path)
+                result["changed"] = True
+                result["busy"] = [{"what": "install", "start": began, "end": time.time()}]
+            else:
+                facts["created"] = False
+            result["changed"] |= installer.install_package(path, p["wheel"])
+            result["changed"] |= venv.switch(p["link"], path)
         result["venv"] = facts
     except venv.VenvError as error:
         module.fail_json(msg=str(error), kind=error.kind, spent_s=time.time() - began)

@@ -114,7 +114,8 @@ class Installer:
             try:
                 self._run(command, f"installing {self.torch_requirement}")
             except VenvError as error:
-                raise VenvError(f"{error}\n{TORCH_HINT}", error.kind) from None
+                hint = f"\n{TORCH_HINT}" if "No matching distribution" in str(error) else ""
+                raise VenvError(f"{error}{hint}", error.kind) from None
         reports.append(os.path.join(path, "report-lock.json"))
         command = [*pip, "--require-hashes", "--report", reports[-1], "-r", self.lock]
         self._run(command, f"installing {os.path.basename(self.lock)}")

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, gemma_state, llm_answers, note_time, play
 
 
+@pytest.mark.timeout(900)
 def test_the_bench_and_a_drift_above_its_limit(reports: Path) -> None:
     """One run for both: everything is measured, and the drift alone makes it end badly."""
     played = play(

@@ -33,8 +33,10 @@ from conftest import (
     wait,
 )  # fmt: skip
 
+pytestmark = pytest.mark.timeout(900)
+
 #: Long enough for every step between two renewals on two busy cores.
-TTL = 60
+TTL = 45
 #: What Gemma needs to start here, and the keeper to see it stay.
 START_S = 30
 HOME = "/home/op/.local/share/understudy/window"
@@ -43,6 +45,7 @@ WINDOW = f"python3 {HOME}/window.py"
 BENCH = ["bench.yml", *(
     word for option in (
         "gemma_mode=pause", f"llm_window_ttl={TTL}", "llm_window_lost_s=20", "tts_bench_warmup=1",
+        "chatterbox_token_cap=40", "tts_baseline_total_timeout_s=20",
         "preflight_llm_requests=5", "preflight_llm_warmup=2", "llm_window_warmup=2",
     ) for word in ("-e", option)
 )]  # fmt: skip

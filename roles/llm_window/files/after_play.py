@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,16 @@ def terminal_of(pid: int) -> int | None:
     return handle if os.isatty(handle) else None
 
 
+def end_others(run_id: str) -> None:
+    """End what else the play had started on the control node: the baseline."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"UNDERSTUDY_RUN={run_id}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGTERM)
+        except OSError:
+            continue
+
+
 def main() -> int:
     """Wait, and return the exit status of the command."""
     pid, marker, command = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
@@ -54,6 +65,7 @@ def main() -> int:
         return 0
     log = marker.parent / "restore.log"
     tell(f"the play ended inside the LLM's window; bringing the LLM back, see {log}")
+    end_others(marker.parent.name)
     with log.open("a", encoding="utf-8") as file:
         print(*command, file=file, flush=True)
         status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
