@@ -107,12 +107,11 @@ class ActionModule(ActionBase):
         return args["state"] == "answered" and phase == "answered"
 
     def _show(self, result, shown, args):
-        """Print what the keeper did since the last call, or since the LLM was waited for."""
-        news = (result.get("report") or {}).get("events", [])
-        after_answered = args["state"] == "closed" and self._task.args.get("lease")
-        for row in news if not after_answered else [e for e in news if e["event"] == "closed"]:
+        """Print what the keeper did since the last call."""
+        for row in (result.get("report") or {}).get("events", []):
             key = (row["at"], row["event"], row["detail"])
-            if key not in shown:
+            # Who names no holder has ended the window before, and was told the rest then.
+            if key not in shown and (args.get("holder") or row["event"] == "closed"):
                 shown.add(key)
                 detail = f": {row['detail']}" if row["detail"] else ""
                 Display().display(f"    {row['at'][11:19]} {row['event']}{detail}")

@@ -42,7 +42,9 @@ options:
         if the play ends before V(closed) was reached.
     type: path
   holder:
-    description: Who ends or has the window, as others will read it.
+    description:
+      - Who has or ends the window, as others will read it.
+      - Left out with V(closed), the window is taken as ended before, and only its end is shown.
     type: str
   ttl_s:
     description: How long the lease lasts without being renewed, in seconds; for V(armed).

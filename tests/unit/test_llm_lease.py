@@ -606,7 +606,7 @@ def test_in_a_play(home: Path, window: w.Window, service: Service, tmp_path: Pat
     mine = {"lease": "{{ armed.window.lease.id }}"}
     titan = [
         {"llm_lease": named | {"state": "armed"} | armed(service), "register": "armed"},
-        {"llm_lease": named | {"state": "closed", "wait_s": 30} | mine},
+        {"llm_lease": named | {"state": "closed", "wait_s": 30, "holder": "me"} | mine},
     ]
     lost = [
         {"llm_lease": {"home": str(home), "state": "renewed", "lease": "5", "lost_s": 0}},
