@@ -160,7 +160,7 @@ def sentence(name: str, error: Mapping[str, Any]) -> str:
     """Return an error of a phase file as a sentence: host, attempt, what was seen, what next."""
     host = f"{error['host']}: " if isinstance(error.get("host"), str) else ""
     trying, seen, following = (error.get(key) or "unknown" for key in ("trying", "seen", "next"))
-    return f"{host}{trying} failed ({name}): {seen}. Next: {following}"
+    return f"{host}{trying} failed ({name}): {str(seen).rstrip('. ')}. Next: {following}"
 
 
 def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) -> Run:

@@ -42,12 +42,13 @@ START_S = 30
 HOME = "/home/op/.local/share/understudy/window"
 WINDOW = f"python3 {HOME}/window.py"
 OPTIONS = [word for option in (
-    "gemma_mode=pause", f"llm_window_ttl={TTL}", "llm_window_lost_s=20", "llm_window_warmup=0",
-    "preflight_llm_requests=5", "preflight_llm_warmup=0", "tts_bench_timeout_s=200",
+    "gemma_mode=pause", "llm_window_lost_s=20", "llm_window_warmup=0", "preflight_llm_requests=5",
+    "preflight_llm_warmup=0", "tts_bench_timeout_s=200", "tts_baseline_total_timeout_s=5",
 ) for word in ("-e", option)]  # fmt: skip
 #: The whole bench, and its window alone with nothing before and beside it.
-BENCH = ["bench.yml", *OPTIONS]
-ALONE = ["tests/lab/window.yml", *OPTIONS, "--limit", "titan,localhost"]
+BENCH = ["bench.yml", *OPTIONS, "-e", "llm_window_ttl=300"]
+ALONE = ["tests/lab/window.yml", *OPTIONS, "-e", f"llm_window_ttl={TTL}"]
+ALONE += ["--limit", "titan,localhost"]
 #: Ends the benchmark while it loads: a failure inside the window.
 DIES = ["-e", "tts_bench_timeout_s=3"]
 #: A `docker stop` that takes long enough to be hit.
@@ -157,7 +158,7 @@ def comes_back(what: str, since: float, within: float, played: Path | None = Non
 def installed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Install the voice once; the bench itself is another test's."""
     reports = tmp_path_factory.mktemp("installed")
-    played = Bench(reports, "-e", "tts_baseline_total_timeout_s=5", *DIES, play=BENCH).end(600)
+    played = Bench(reports, *DIES, play=BENCH).end(600)
     assert played.document("install-titan.json")["status"] == "ok", played.output[-3000:]
 
 
@@ -424,9 +425,7 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     wait("it has run out", lambda: status()["state"] == "ending", TTL + 10)
     assert gemma_state() == "exited"
     since = time.time()
-    following = Bench(
-        reports.parent / "second", "-e", "tts_baseline_total_timeout_s=5", *DIES, play=BENCH
-    )
+    following = Bench(reports.parent / "second", *DIES, play=BENCH)
     following.reach("Measure the LLM before")
     note_time("a stale lease is finished by the next bench", time.time() - since)
     following.end()
