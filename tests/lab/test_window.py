@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import (
+    ROOT,
     TITAN,
     Played,
     gemma_state,
@@ -156,7 +157,11 @@ def comes_back(what: str, since: float, within: float, played: Path | None = Non
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Install the voice once; the bench itself is another test's."""
+    """Install voice and keeper, unless they are there; the bench itself is another test's."""
+    keeper = (ROOT / "module_utils/understudy/window.py").read_text()
+    there = "test -x ~op/.local/share/understudy/current/bin/understudy"
+    if inside("titan", f"{there} && cat {HOME}/window.py || true") == keeper.strip():
+        return
     reports = tmp_path_factory.mktemp("installed")
     played = Bench(reports, *DIES, play=BENCH).end(600)
     assert played.document("install-titan.json")["status"] == "ok", played.output[-3000:]
@@ -204,16 +209,16 @@ def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
     comes_back(f"controller gets {how} while {phase}", since, START_S + 15, reports)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", ["pausing", "benching"])
 def test_the_control_node_is_gone(reports: Path, phase: str) -> None:
     arguments, words, then_s = PHASES[phase]
     bench = Bench(reports, *arguments)
     bench.reach(words, then_s)
     since = time.time()
     bench.control_node_dies()
-    within = START_S if phase == "restoring" else TTL + 30
+    within = TTL + 30
     last = comes_back(f"control node dies while {phase}", since, within)
-    assert last["reason"] == ("released" if phase == "restoring" else "expired")
+    assert last["reason"] == "expired"
     early = json.loads((reports / "latest/verdict.json").read_text())
     assert "inside the LLM's window" in " ".join(early["reasons"])
     restored = play(reports, "restore.yml")
@@ -356,8 +361,7 @@ def test_a_full_disk(reports: Path) -> None:
     assert status()["state"] == "none"
 
 
-@pytest.mark.parametrize("moved", ["+1h", "-1h"])
-def test_the_clock_is_moved(reports: Path, moved: str) -> None:
+def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
     """For everything of the operator's on titan: his sessions and his services."""
     fake = {
         "LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
@@ -371,18 +375,20 @@ def test_the_clock_is_moved(reports: Path, moved: str) -> None:
     try:
         bench = Bench(reports)
         bench.reach("the voice is ready")
-        inside("titan", f"echo {moved} >/tmp/clock")
-        time.sleep(5)
-        moved_by = float(ssh("titan", "date +%s").stdout) - time.time()
-        assert abs(abs(moved_by) - 3600) < 60
-        assert status()["state"] == "held"
+        for moved, seconds in (("+1h", 3600), ("-1h", -3600)):
+            inside("titan", f"echo {moved} >/tmp/clock")
+            time.sleep(3)
+            off = float(ssh("titan", "date +%s").stdout) - time.time()
+            assert abs(off - seconds) < 60, (moved, off)
+            assert status()["state"] == "held"
         since = time.time()
         bench.control_node_dies()
         time.sleep(TTL / 3)
         assert status()["state"] == "held"
-        wait("Gemma is back", lambda: status()["state"] == "none", TTL + 30 + 15)
+        wait("Gemma is back", lambda: status()["state"] == "none", TTL + 30 + START_S)
         assert answers_on_titan()
-        note_time(f"clock moved by {moved}, control node dies", time.time() - since)
+        note_time("the clock is moved, the control node dies (lease gone)", time.time() - since)
+        assert status()["last"]["reason"] == "expired"
     finally:
         ssh("titan", f"systemctl --user unset-environment {' '.join(fake)}")
         inside("titan", "mv /etc/environment.before /etc/environment; rm -f /tmp/clock")
