@@ -44,7 +44,7 @@ options:
 """
 
 #: Seconds between two looks at the progress file, and between two at the job itself.
-LOOK_S, ASK_S = 1.0, 10.0
+LOOK_S, ASK_S = 1.0, 5.0
 
 
 class ActionModule(ActionBase):
@@ -63,11 +63,12 @@ class ActionModule(ActionBase):
                 "offset": {"type": "int", "default": 0},
             }
         )
-        path = self._remote_expand_user(args["progress"])
+        path = None
         display, began = Display(), time.monotonic()
         offset, asked, ended = args["offset"], began, False
         while True:
             try:
+                path = path or self._remote_expand_user(args["progress"])
                 lines, offset = self._new_lines(path, offset)
                 for line in lines:
                     display.display(f"    {line.get('text', '')}")

@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
             plays = context.CLIARGS["args"]
             restore = str(PROJECT / "restore.yml")
             again = [restore if word in plays else word for word in sys.argv]
-            marker.write_text(f"{os.getppid()}\n", encoding="ascii")
+            marker.touch()
             subprocess.Popen(
                 [sys.executable, str(PROJECT / "roles/llm_window/files/after_play.py"),
                  str(os.getppid()), str(marker), *again, "-e", f"run={args['run_id']}"],

@@ -225,7 +225,7 @@ class Lease:
         if before is None or any(want and before.get(key) != want for key, want in meant.items()):
             return False
         if state != "settled":
-            self.window.release(self.p["holder"] or "an unnamed hand", self.p["lease"])
+            self.window.release(self.p["holder"] or "an unnamed hand", before["id"])
         elif not self.window.over(before):
             return False
         while True:
@@ -282,9 +282,8 @@ def main() -> None:
                 lease_id, changed = asked.arm()["id"], True
             elif state == "renewed":
                 asked.window.renew(lease_id)
-                lost = asked.start_keeper(asked.window.lease() or {"id": lease_id}, by_hand=False)
-                if lost:
-                    raise w.WindowError(f"the lease has lost its keeper: {lost}")
+                # Without its service, a keeper that is started by hand is better than none.
+                asked.start_keeper(asked.window.lease() or {"id": lease_id}, by_hand=True)
             else:
                 before = asked.window.lease()
                 changed = asked.end()

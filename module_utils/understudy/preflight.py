@@ -96,7 +96,8 @@ def window_checks(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
     Args:
         host: as the inventory names it.
         facts: ``window`` (what the module `llm_lease` returned; empty if it could not), its
-            sentence ``window_said``, and ``unit``, the keeper's unit; empty without systemd.
+            sentence ``window_said``, ``running`` (whether the LLM's service is seen to run; with
+            ``state``, what it said, and ``next``) and ``unit``, the keeper's; empty without systemd.
     """
     window, said = facts.get("window") or {}, facts.get("window_said") or "no answer"
     if not window:
@@ -106,6 +107,13 @@ def window_checks(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
         check("window", host, free, "no window is open" if free else said,
               "wait until it is over, or end it: ansible-playbook restore.yml")
     ]  # fmt: skip
+    if free and facts.get("running") is False:
+        state = facts.get("state") or "no answer"
+        rows.append(
+            check("service", host, False,
+                  f"the LLM's service is not seen to run, so it could not be brought back: {state}",
+                  facts.get("next") or "")
+        )  # fmt: skip
     if facts.get("unit"):
         user = window["user"]
         rows.append(

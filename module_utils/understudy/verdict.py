@@ -171,6 +171,14 @@ def _open_window(host: str, entry: Any, run: Run) -> str:
             f"{host}: the run ended before the LLM's window was open ({name}); the LLM was left as "
             f"it was found, {pick(entry, 'found_state') or 'unknown'}. Next: {run.again}"
         )
+    events = {str(row.get("event")) for row in rows(pick(entry, "timeline"))}
+    if events & {"released", "expired", "rebooted"}:
+        back = pick(entry, "restored_at")
+        state = f"it answered again at {back}" if back else "the keeper goes on bringing it back"
+        return (
+            f"{host}: the LLM's window has ended, and not as it should ({name}); {state}. "
+            "Next: ansible-playbook restore.yml"
+        )
     return (
         f"{host}: the run ended inside the LLM's window ({name}); {host} itself brings the LLM "
         f"back when its lease of {ttl:.0f} s runs out. Next: ansible-playbook restore.yml; "

@@ -706,8 +706,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not asked.lease or not command:
                 parser.error("enter needs --lease MARK=ID and a command after --")
             enter(window, asked.lease, command)
-        if asked.what == "restore" and window.release(f"{getpass.getuser()} on this host"):
+        there = window.lease()
+        if asked.what == "restore" and there:
+            print(window.held_by(there), "Bringing the LLM back…", sep="\n", flush=True)
+            window.release(f"{getpass.getuser()} on this host", there["id"])
             keep(window)  # waits for a keeper that is at it already
+            print(story(window.last()))
         lease = window.lease()
         print(window.held_by(lease) if lease else "no window is open")
         print(json.dumps(window.look(), indent=2))

@@ -21,7 +21,6 @@ import psutil
 import pytest
 from conftest import (
     ROOT,
-    TITAN,
     Played,
     gemma_state,
     inside,
@@ -491,4 +490,3 @@ def test_parallel_mode_ends_the_bench_with_its_window(reports: Path) -> None:
     last = comes_back("mode parallel, control node dies", since, TTL + 30)
     assert last["evicted"] > 0
     assert last["attempts"] == 0
-    assert TITAN
