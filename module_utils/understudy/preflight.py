@@ -97,7 +97,7 @@ def window_checks(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
         host: as the inventory names it.
         facts: ``window`` (what the module `llm_lease` returned; empty if it could not), its
             sentence ``window_said``, ``running`` (whether the LLM's service is seen to run; with
-            ``state``, what it said, and ``next``) and ``unit``, the keeper's; empty without systemd.
+            ``state``, what it said, and ``next``) and ``unit``, the keeper's (empty: no systemd).
     """
     window, said = facts.get("window") or {}, facts.get("window_said") or "no answer"
     if not window:

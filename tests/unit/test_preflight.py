@@ -202,3 +202,40 @@ def test_every_row_keeps_to_the_schema(schemas_dir: Path) -> None:
     }  # fmt: skip
     validator = schemas.load_schemas(schemas_dir)["preflight"]
     assert [error.message for error in validator.iter_errors(document)] == []
+
+
+def window(window_state: str = "none", *, lingering: bool = True, **more: Any) -> dict[str, Any]:
+    """What is known of the LLM's window on a host."""
+    facts = {
+        "window": {"state": window_state, "lingering": lingering, "user": "op"},
+        "unit": "w.service",
+    }
+    return facts | {"running": True, "window_said": "ann has it"} | more
+
+
+def test_a_window_that_can_be_opened() -> None:
+    rows = preflight.window_checks("titan", window())
+    assert [(row["id"], row["ok"]) for row in rows] == [("window", True), ("lingering", True)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "id_", "detail", "following"),
+    [
+        (window("held"), "window", "ann has it", "restore.yml"),
+        (window("ending"), "window", "ann has it", "restore.yml"),
+        ({"window_said": "no such file"}, "window", "no such file", "ssh titan ls"),
+        (window(lingering=False), "lingering", "of op end with", "loginctl enable-linger op"),
+        (window(running=False, state="permission denied", next="newgrp"), "service",
+         "permission denied", "newgrp"),
+    ],
+)  # fmt: skip
+def test_a_window_that_cannot(facts: dict[str, Any], id_: str, detail: str, following: str) -> None:
+    bad = [row for row in preflight.window_checks("titan", facts) if not row["ok"]]
+    assert [row["id"] for row in bad] == [id_]
+    assert detail in bad[0]["detail"]
+    assert following in bad[0]["next"]
+
+
+def test_without_systemd_nobody_lingers() -> None:
+    rows = preflight.window_checks("titan", window(lingering=False, unit=""))
+    assert [row["id"] for row in rows] == ["window"]

@@ -169,3 +169,11 @@ def test_an_error_has_the_contracts_five_fields() -> None:
     assert record.error("llm", "titan", "asking", "silence", "docker ps") == {
         "kind": "llm", "host": "titan", "trying": "asking", "seen": "silence", "next": "docker ps"
     }  # fmt: skip
+
+
+def test_a_failure_that_was_recorded_stays(directory: Path) -> None:
+    error = record.error("llm", "titan", "renewing", "it has ended", "restore.yml")
+    update(directory, status="failed", error=error)
+    document = update(directory, status="ok", hosts={"titan": {"closed": True}})
+    assert (document["status"], document["error"]) == ("failed", error)
+    assert document["hosts"] == {"titan": {"closed": True}}

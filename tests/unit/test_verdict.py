@@ -194,6 +194,26 @@ def test_a_budget_that_ran_out_without_the_patch_still_defers() -> None:
     assert decide(documents)["verdict"] == verdict.DEFERRED
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ([("restored_at", None), ("timeline", [])], "its lease of 1800 s runs out"),
+        ([("restored_at", None), ("lease", None)], "before the LLM's window was open"),
+        ([("timeline", [{"event": "expired"}])], "it answered again at 2026-11-22T03:19:00Z"),
+        ([("timeline", [{"event": "released"}]), ("restored_at", None)], "goes on bringing it"),
+    ],
+)
+def test_a_window_that_nobody_closed(changes: list[tuple[str, Any]], text: str) -> None:
+    result = decide(
+        changed(
+            ("llm.json", "hosts.titan.closed", False),
+            *[("llm.json", f"hosts.titan.{key}", value) for key, value in changes],
+        )
+    )
+    assert result["verdict"] == verdict.INVALID
+    assert text in said(result)
+
+
 def test_a_deferral_still_says_that_the_llm_is_away() -> None:
     documents = failed(INSTALL, "blackwell")
     documents["llm.json"]["hosts"]["titan"]["closed"] = False

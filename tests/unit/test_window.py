@@ -1333,9 +1333,12 @@ def test_restore_without_a_keeper_is_the_keeper(
     output, errors = asked.communicate(timeout=10)
     assert (asked.returncode, errors) == (0, "")
     lines = output.splitlines()
-    assert lines[1] == f"released: by {getpass.getuser()} on this host"
+    me = f"{getpass.getuser()} on this host"
+    assert "has the LLM's window for run" in lines[0]
+    assert lines[3] == f"released: by {me}"
+    assert [line.split(":")[0] for line in lines[4:7]] == ["started", "answered", "closed"]
+    assert lines[7].startswith(f"The lease was released by {me}, at ")
     assert lines[lines.index("{") - 1] == "no window is open"
-    assert [line.split(":")[0] for line in lines[2:5]] == ["started", "answered", "closed"]
     assert service.running
     again = program(home, "restore")
     assert again.communicate(timeout=10)[0].startswith("no window is open\n{")
@@ -1350,7 +1353,9 @@ def test_restore_beside_a_keeper_waits_for_it(
     watched(window)
     asked = program(home, "restore")
     output, _ = asked.communicate(timeout=10)
-    assert (asked.returncode, output.splitlines()[0]) == (0, "no window is open")
+    assert asked.returncode == 0
+    assert output.splitlines()[2].startswith("The lease was released by")
+    assert output.splitlines()[3] == "no window is open"
     assert keeper.result(10) == 0
     assert window.last()["by"] == f"{getpass.getuser()} on this host"
     assert len(service.starts) == 1

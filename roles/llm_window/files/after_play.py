@@ -68,7 +68,11 @@ def main() -> int:
     end_others(marker.parent.name)
     with log.open("a", encoding="utf-8") as file:
         print(*command, file=file, flush=True)
-        status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
+        try:
+            status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
+        except OSError as error:
+            print(error, file=file)
+            status = 1
     tell(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
     if status == 0:
         marker.unlink(missing_ok=True)
