@@ -94,7 +94,7 @@ def update(
                 document = json.load(file)
         else:
             document = header(os.path.basename(run_dir.rstrip("/")), phase, host)
-        if document["error"] and data.get("status") == "ok":  # a failure that was recorded stays
+        if document.get("error") and data.get("status") == "ok":  # a failure that was recorded stays
             data = {key: value for key, value in data.items() if key != "status"}
         document = merge(document, data)
         if data.get("status") in FINAL:
