@@ -94,7 +94,8 @@ def update(
                 document = json.load(file)
         else:
             document = header(os.path.basename(run_dir.rstrip("/")), phase, host)
-        if document.get("error") and data.get("status") == "ok":  # a failure that was recorded stays
+        # A failure that was recorded stays one.
+        if document.get("error") and data.get("status") == "ok":
             data = {key: value for key, value in data.items() if key != "status"}
         document = merge(document, data)
         if data.get("status") in FINAL:
