@@ -45,6 +45,8 @@ options:
 
 #: Seconds between two looks at the progress file, and between two at the job itself.
 LOOK_S, ASK_S = 1.0, 5.0
+#: So many times in a row a job without a result must be without a process to be gone.
+MISSED = 2
 
 
 class ActionModule(ActionBase):
@@ -65,7 +67,7 @@ class ActionModule(ActionBase):
         )
         path = None
         display, began = Display(), time.monotonic()
-        offset, asked, ended = args["offset"], began, False
+        offset, asked, ended, missed = args["offset"], began, False, 0
         while True:
             try:
                 path = path or self._remote_expand_user(args["progress"])
@@ -82,6 +84,13 @@ class ActionModule(ActionBase):
                     job = self._ask(args["job"], task_vars)
                     if job.get("finished"):
                         return self._judge(job) | {"offset": offset}
+                    missed = 0 if self._lives(args["job"]) else missed + 1
+                    if missed >= MISSED:
+                        return {
+                            "failed": True, "changed": False, "offset": offset,
+                            "msg": "the job is gone and left no result: the host was rebooted, "
+                            "its disk is full, or the job was killed",
+                        }  # fmt: skip
             except AnsibleConnectionFailure as error:
                 # The job goes on without us. An unreachable host would skip every `always`.
                 display.warning(f"{task_vars.get('inventory_hostname')}: {error}; trying again")
@@ -107,6 +116,11 @@ class ActionModule(ActionBase):
             except ValueError:
                 continue  # a login banner, say
         return lines, offset + len(whole.encode())
+
+    def _lives(self, job):
+        """Whether a process has the job's id in its command line; the brackets hide our own."""
+        command = f"pgrep -f -- {shlex.quote(f'[{job[0]}]{job[1:]}')} || true"
+        return bool(self._low_level_execute_command(command, sudoable=False)["stdout"].strip())
 
     def _ask(self, job, task_vars):
         return self._execute_module(

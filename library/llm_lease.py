@@ -296,10 +296,10 @@ def main() -> None:
     if not lease_id and module.params["run_id"] in (None, found["last"].get("run_id")):
         report = found["last"] or None
     story, there = w.story(report), found["lease"]
-    if there and report and report.get("id") == there["id"] and found["state"] == "ending":
-        said = story
-    elif there:
+    if there:
         said = f"{asked.window.held_by(there)}."
+        if found["state"] == "ending" and found["keeper"].get("id") == there["id"]:
+            said += f" {w.story(found['keeper'])}"
     else:
         said = story if changed else "No window was open."
     module.exit_json(changed=changed, window=found, report=report, story=story, said=said)

@@ -272,7 +272,7 @@ class Window:
         since = boottime() - lease["opened"]
         ago = f"{lasting(since)} ago" if lease["boot"] == boot_id() else "before the last boot"
         reason = self.over(lease)
-        ending = f"; it has {reason} and the LLM is being brought back" if reason else ""
+        ending = "; it has ended and the LLM is being brought back" if reason else ""
         return (
             f"{lease['holder']} has the LLM's window for run {lease['run_id']}, opened {ago} "
             f"({lease['opened_at']}){ending}"

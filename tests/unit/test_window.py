@@ -350,14 +350,14 @@ def test_who_is_refused_reads_who_has_it_for_which_run_and_how_long(
 def test_a_window_that_has_ended_is_held_until_it_is_closed(window: w.Window) -> None:
     arm(window, None)
     window.release("a hand")
-    with pytest.raises(w.Held, match=r"; it has released and the LLM is being brought back"):
+    with pytest.raises(w.Held, match=r"; it has ended and the LLM is being brought back"):
         arm(window, None)
 
 
 def test_a_lease_of_another_boot_has_no_age(window: w.Window, home: Path) -> None:
     arm(window, None)
     change(home, "lease.json", boot="another")
-    with pytest.raises(w.Held, match=r"opened before the last boot .* it has rebooted"):
+    with pytest.raises(w.Held, match=r"opened before the last boot .* it has ended"):
         arm(window, None)
     assert (window.look()["age_s"], window.look()["left_s"]) == (None, 0.0)
 
