@@ -118,8 +118,9 @@ class ActionModule(ActionBase):
         return lines, offset + len(whole.encode())
 
     def _lives(self, job):
-        """Whether a process has the job's id in its command line; the brackets hide our own."""
-        command = f"pgrep -f -- {shlex.quote(f'[{job[0]}]{job[1:]}')} || true"
+        """Whether a process has the job's name in its command line; the brackets hide our own."""
+        name = job.partition(".")[0]
+        command = f"pgrep -f -- {shlex.quote(f'[{name[0]}]{name[1:]}')} || true"
         return bool(self._low_level_execute_command(command, sudoable=False)["stdout"].strip())
 
     def _ask(self, job, task_vars):
