@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from played import Played
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ROOT / ".lab"
@@ -88,31 +88,6 @@ def _asked(url: str, body: dict, headers: dict, wait_s: float, expected: bytes =
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.3)
-
-
-@dataclass
-class Played:
-    """What a play left."""
-
-    status: int
-    output: str
-    reports: Path
-
-    def document(self, name: str) -> dict:
-        return json.loads((self.reports / "latest" / name).read_text())
-
-    @property
-    def verdict(self) -> dict:
-        return self.document("verdict.json")
-
-    @property
-    def text(self) -> str:
-        """The output with every run of white space as one space, as Ansible folds lines."""
-        return re.sub(r"\s+", " ", self.output)
-
-    def recap(self, host: str) -> dict[str, int]:
-        row = re.findall(rf"^{host}\s+: (.*)$", self.output, re.MULTILINE)[-1]
-        return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)}
 
 
 def start_play(reports: Path, *arguments: str) -> subprocess.Popen[str]:

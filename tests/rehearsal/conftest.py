@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -17,6 +15,8 @@ import httpx
 import psutil
 import pytest
 
+import played
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "files/understudy/src"), str(ROOT / "tests/unit")]
 
@@ -26,29 +26,10 @@ LLM = "http://127.0.0.1:8003"
 
 
 @dataclass
-class Played:
-    """What a play left."""
+class Played(played.Played):
+    """And the most memory that everything took meanwhile."""
 
-    status: int
-    output: str
-    reports: Path
     peak_rss_bytes: int
-
-    def document(self, name: str) -> dict:
-        return json.loads((self.reports / "latest" / name).read_text())
-
-    @property
-    def verdict(self) -> dict:
-        return self.document("verdict.json")
-
-    @property
-    def text(self) -> str:
-        """The output with every run of white space as one space, as Ansible folds lines."""
-        return re.sub(r"\s+", " ", self.output)
-
-    def recap(self, host: str) -> dict[str, int]:
-        row = re.findall(rf"^{host}\s+: (.*)$", self.output, re.MULTILINE)[-1]
-        return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)}
 
 
 def rss_of_all() -> int:
