@@ -49,8 +49,6 @@ OPTIONS = [word for option in (
 BENCH = ["bench.yml", *OPTIONS, "-e", "llm_window_ttl=300"]
 ALONE = ["tests/lab/window.yml", *OPTIONS, "-e", f"llm_window_ttl={TTL}"]
 ALONE += ["--limit", "titan,localhost"]
-#: Written, and not yet seen to pass on the code as it is.
-UNPROVEN = pytest.mark.skip(reason="not yet seen to pass")
 #: Ends the benchmark while it loads: a failure inside the window.
 DIES = ["-e", "tts_bench_timeout_s=3"]
 #: A `docker stop` that takes long enough to be hit.
@@ -63,10 +61,6 @@ PHASES = {
     "benching": ([], "the voice is ready", 1.0),
     "restoring": (DIES, "Give the lease back", 3.0),
 }
-
-
-#: Of the controller's ends, those that were seen to pass.
-SEEN = (("SIGINT", "pausing"), ("SIGINT", "benching"), ("SIGKILL", "benching"))
 
 
 class Bench:
@@ -201,8 +195,6 @@ def test_a_failure_inside_the_window(reports: Path) -> None:
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
     """The control node lives, so it is not the lease that has to run out."""
-    if (how, phase) not in SEEN:
-        pytest.skip("not yet seen to pass")
     arguments, words, then_s = PHASES[phase]
     bench = Bench(reports, *arguments)
     bench.reach(words, then_s)
@@ -327,7 +319,6 @@ def test_the_start_fails_at_first(reports: Path) -> None:
     assert any(row["event"] == "start_failed" for row in last["events"])
 
 
-@UNPROVEN
 def test_a_gemma_that_starts_and_never_answers(reports: Path) -> None:
     wall = "OUTPUT -p tcp -d 172.16.0.0/12 --dport 8000 -j DROP"
     bench = Bench(reports, *DIES, "-e", "llm_window_ready_timeout_s=15")
@@ -354,7 +345,6 @@ def test_a_gemma_that_starts_and_never_answers(reports: Path) -> None:
     comes_back("Gemma does not answer for a while", since, START_S, reports)
 
 
-@UNPROVEN
 def test_a_full_disk(reports: Path) -> None:
     bench = Bench(reports, "-e", "tts_bench_timeout_s=45")
     bench.reach("the voice is ready")
@@ -372,7 +362,6 @@ def test_a_full_disk(reports: Path) -> None:
     assert status()["state"] == "none"
 
 
-@UNPROVEN
 def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
     """For everything of the operator's on titan: his sessions and his services."""
     fake = {
@@ -406,7 +395,6 @@ def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
         inside("titan", "mv /etc/environment.before /etc/environment; rm -f /tmp/clock")
 
 
-@UNPROVEN
 def test_the_keeper_is_killed(reports: Path) -> None:
     bench = Bench(reports)
     bench.reach("the voice is ready")
@@ -420,7 +408,6 @@ def test_the_keeper_is_killed(reports: Path) -> None:
 # --- who else ----------------------------------------------------------------------------------
 
 
-@UNPROVEN
 def test_two_benches_at_once(reports: Path) -> None:
     first = Bench(reports)
     first.reach("the voice is ready")
@@ -436,7 +423,6 @@ def test_two_benches_at_once(reports: Path) -> None:
     comes_back("a second bench is refused, the first interrupted", time.time(), START_S + 15)
 
 
-@UNPROVEN
 def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     """A lease whose keeper somebody has stopped, so that it ran out and nothing happened."""
     bench = Bench(reports)
@@ -453,7 +439,6 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     comes_back("the bench after a stale lease", time.time(), START_S)
 
 
-@UNPROVEN
 @pytest.mark.parametrize(("command", "state"), [("stop", "exited"), ("pause", "paused")])
 def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
     inside("titan", f"docker {command} vllm-gemma4")
@@ -464,7 +449,6 @@ def test_what_was_not_running_is_not_started(reports: Path, command: str, state:
     assert state in " ".join(played.verdict["reasons"])
 
 
-@UNPROVEN
 def test_restore(reports: Path) -> None:
     idle = play(reports, "restore.yml")
     assert idle.status == 0
@@ -488,7 +472,6 @@ def test_restore(reports: Path) -> None:
     assert "released by restore.yml" in " ".join(played.verdict["reasons"])
 
 
-@UNPROVEN
 def test_lingering_is_asked_for(reports: Path) -> None:
     inside("titan", "rm /var/lib/systemd/linger/op")
     try:
@@ -500,7 +483,6 @@ def test_lingering_is_asked_for(reports: Path) -> None:
     assert gemma_state() == "running"
 
 
-@UNPROVEN
 def test_parallel_mode_ends_the_bench_with_its_window(reports: Path) -> None:
     bench = Bench(reports, "-e", "gemma_mode=parallel")
     bench.reach("Watch the LLM meanwhile")
