@@ -58,7 +58,7 @@ SLOW_STOP = ["-e", json.dumps(
 #: How to be in a phase: arguments, the words that announce it, and seconds after them.
 PHASES = {
     "pausing": (SLOW_STOP, "Stop the LLM", 2.0),
-    "benching": ([], "the voice is ready", 1.0),
+    "benching": ([], "Follow it", 5.0),
     "restoring": (DIES, "Give the lease back", 3.0),
 }
 
@@ -362,25 +362,39 @@ def test_a_full_disk(reports: Path) -> None:
     assert status()["state"] == "none"
 
 
+#: For every Python of the operator's on titan (all that the window does is Python's) the time of
+#: day is the one in a file. The machine's own clock is everybody's.
+CLOCK = """
+import datetime, time
+real = time.time
+def moved():
+    with open("/tmp/clock") as file:
+        return real() + float(file.read())
+class Moved(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(moved(), tz)
+    @classmethod
+    def utcnow(cls):
+        return cls.utcfromtimestamp(moved())
+time.time, datetime.datetime = moved, Moved
+"""
+
+
 def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
-    """For everything of the operator's on titan: his sessions and his services."""
-    fake = {
-        "LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_TIMESTAMP_FILE": "/tmp/clock", "FAKETIME_CACHE_DURATION": "1",
-    }  # fmt: skip
-    words = " ".join(f"{key}={value}" for key, value in fake.items())
-    inside("titan", "echo +0 >/tmp/clock; cp /etc/environment /etc/environment.before; "
-           f"printf '%s\\n' {words} >>/etc/environment")  # fmt: skip
-    ssh("titan", f"systemctl --user set-environment {words}")
+    site = "/home/op/.local/lib/python3.11/site-packages"
+    inside("titan", f"echo 0 >/tmp/clock; mkdir -p {site}; "
+           f"cat >{site}/usercustomize.py <<'END'\n{CLOCK}\nEND\n"
+           "chown -R op:op /home/op/.local/lib")  # fmt: skip
     try:
         bench = Bench(reports)
-        bench.reach("the voice is ready")
-        for moved, seconds in (("+1h", 3600), ("-1h", -3600)):
+        bench.reach(*PHASES["benching"][1:])
+        clock = "python3 -c 'import time; print(time.time())'"
+        for moved in (3600, -3600):
             inside("titan", f"echo {moved} >/tmp/clock")
             time.sleep(3)
-            off = float(ssh("titan", "date +%s").stdout) - time.time()
-            assert abs(off - seconds) < 60, (moved, off)
+            off = float(ssh("titan", clock).stdout) - time.time()
+            assert off == pytest.approx(moved, abs=60)
             assert status()["state"] == "held"
         since = time.time()
         bench.control_node_dies()
@@ -391,8 +405,7 @@ def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
         note_time("the clock is moved, the control node dies (lease gone)", time.time() - since)
         assert status()["last"]["reason"] == "expired"
     finally:
-        ssh("titan", f"systemctl --user unset-environment {' '.join(fake)}")
-        inside("titan", "mv /etc/environment.before /etc/environment; rm -f /tmp/clock")
+        inside("titan", f"rm -f {site}/usercustomize.py /tmp/clock")
 
 
 def test_the_keeper_is_killed(reports: Path) -> None:
@@ -485,7 +498,7 @@ def test_lingering_is_asked_for(reports: Path) -> None:
 
 def test_parallel_mode_ends_the_bench_with_its_window(reports: Path) -> None:
     bench = Bench(reports, "-e", "gemma_mode=parallel")
-    bench.reach("Watch the LLM meanwhile")
+    bench.reach("Ask the LLM for completions until the bench has ended", 3.0)
     assert gemma_state() == "running"
     since = time.time()
     bench.control_node_dies()
