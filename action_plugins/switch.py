@@ -25,8 +25,8 @@ DOCUMENTATION = r"""
 module: switch
 short_description: Begin, decide and end a failover or failback
 description:
-  - What the roles C(tts_route) and C(tts_server) found and did is read from the facts that they left on
-    the hosts of the groups C(clients) and C(standby).
+  - What the roles C(tts_route) and C(tts_server) found and did is read from the facts that they left
+    on the hosts of the groups C(clients) and C(standby).
 options:
   step:
     description:
@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
         step = {"begin": self._begin, "decide": self._decide, "end": self._end}[args["step"]]
         return {"changed": False, **step(args, own, task_vars)}
 
-    def _begin(self, args, own, task_vars):
+    def _begin(self, args, _own, _task_vars):
         reports, since = Path(args["reports_dir"]).resolve(), began(os.getppid())
         known = switching.evidence(str(reports), float(args.get("evidence_days", 45)))
         facts = {"began": since, "evidence": known, "dir": ""}
@@ -100,7 +100,8 @@ class ActionModule(ActionBase):
 
     def _decide(self, args, own, task_vars):
         clients = {
-            name: row.get("tts_route_found") or {"problem": row.get("tts_route_problem") or "nothing was seen"}
+            name: row.get("tts_route_found")
+            or {"problem": row.get("tts_route_problem") or "nothing was seen"}
             for name, row in self._hosts("clients", task_vars)
         }
         standbys = {
@@ -117,8 +118,12 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": f"nobody was switched: {error}"}
         loud = [f"{text}." for text in decision["warnings"]]
         if args["command"] == switching.FAILOVER and own["evidence"]["warning"]:
-            loud.append(f"{own['evidence']['warning']}. It is switched all the same: silence is worse.")
-        self._record(own, {"to": decision["to"], "epoch": decision["epoch"], "primary": args["primary"]})
+            loud.append(
+                f"{own['evidence']['warning']}. It is switched all the same: silence is worse."
+            )
+        self._record(
+            own, {"to": decision["to"], "epoch": decision["epoch"], "primary": args["primary"]}
+        )
         facts = own | {"decision": decision}
         return {"ansible_facts": {"switch_facts": facts}, "warnings": loud}
 
@@ -134,7 +139,9 @@ class ActionModule(ActionBase):
                 "put_back": row.get("tts_route_put_back"),
                 "problem": row.get("tts_route_problem") or "",
             }
-        ready = (task_vars["hostvars"].get(own["decision"]["to"]) or {}).get("tts_server_found") or {}
+        ready = (task_vars["hostvars"].get(own["decision"]["to"]) or {}).get(
+            "tts_server_found"
+        ) or {}
         warning = own["evidence"]["warning"] if args["command"] == switching.FAILOVER else None
         ended = switching.outcome(
             args["command"], own["decision"], rows, own["began"], ready.get("ready_at"), warning

@@ -20,8 +20,8 @@ short_description: Make a voice server speak, once or for a while
 options:
   config:
     description:
-      - What C(understudy probe) takes, C(host), C(url), C(synthesis_path), C(health_path), C(token_file),
-        C(reference_audio), C(tuning), C(timeout_s).
+      - What C(understudy probe) takes, C(host), C(url), C(synthesis_path), C(health_path),
+        C(token_file), C(reference_audio), C(tuning), C(timeout_s).
     type: dict
     required: true
   connect_s:
@@ -58,7 +58,9 @@ class ActionModule(ActionBase):
             if spoke:
                 time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
             missing = self._missing(config["url"], float(args.get("connect_s", 1.5)))
-            found = {"healthy": False, "spoke": False, "seen": missing} if missing else probe(config)
+            found = (
+                {"healthy": False, "spoke": False, "seen": missing} if missing else probe(config)
+            )
             if not found["healthy"]:
                 break
             spoke += 1

@@ -16,7 +16,7 @@ from ansible.utils.vars import merge_hash
 
 
 def began(pid: int) -> str:
-    """Return the start time of a process in clock ticks since the boot; empty where there is none."""
+    """Return when a process was started, in clock ticks since the boot; empty for none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -7,9 +7,10 @@ DOCUMENTATION = r"""
 module: tts_route
 short_description: Point a client of the voice at another voice server
 description:
-  - Edits one line of the client's environment file, whole or not at all, and has the client reload it.
-  - Every switch has a number, the same on all clients; what a switch left half-done is finished by the
-    next one. A claim keeps two operators from switching at the same time.
+  - Edits one line of the client's environment file, whole or not at all, and has the client
+    reload it.
+  - Every switch has a number, the same on all clients; what a switch left half-done is finished by
+    the next one. A claim keeps two operators from switching at the same time.
   - An action plugin of the same name takes over a claim of this control node whose play is dead.
 options:
   file:
@@ -79,8 +80,8 @@ EXAMPLES = r"""
 RETURN = r"""
 route:
   description:
-    - C(url), C(epoch), C(target), C(previous), C(finished), C(foreign), C(by), C(at) and C(claim), as
-      C(module_utils/understudy/route.py) describes them, as they were when the module came.
+    - C(url), C(epoch), C(target), C(previous), C(finished), C(foreign), C(by), C(at) and C(claim)
+      as they were when the module came; C(module_utils/understudy/route.py) describes them.
   returned: success
   type: dict
 reloaded:
@@ -101,7 +102,7 @@ from ansible.module_utils.understudy.route import Route, RouteError, put
 
 def only_the_line(before: str, after: str) -> dict:
     """Return the diff of an environment file without its other lines: they may be secrets."""
-    changed = [line for line in difflib.ndiff(before.splitlines(), after.splitlines())]
+    changed = list(difflib.ndiff(before.splitlines(), after.splitlines()))
     return {
         "before": "".join(line[2:] + "\n" for line in changed if line.startswith("- ")),
         "after": "".join(line[2:] + "\n" for line in changed if line.startswith("+ ")),
@@ -129,7 +130,12 @@ def run(module: AnsibleModule, route: Route) -> dict:
         done = route.switch(p["epoch"], p["target"], p["url"], p["holder"], p["reload_command"])
     diff = only_the_line(done["before"], done["after"])
     header = {"before_header": route.file, "after_header": route.file}
-    return {**seen, "changed": done["changed"], "reloaded": done["reloaded"], "diff": {**diff, **header}}
+    return {
+        **seen,
+        "changed": done["changed"],
+        "reloaded": done["reloaded"],
+        "diff": {**diff, **header},
+    }
 
 
 def main() -> None:

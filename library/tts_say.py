@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: tts_say
 short_description: Ask the voice server that a client is set to for a sentence
 description:
-  - Reads the URL and the token where the client reads them, and asks from the client's own host, so
-    that what is heard is what its callers hear.
+  - Reads the URL and the token where the client reads them, and asks from the client's own host,
+    so that what is heard is what its callers hear.
   - An action plugin of the same name makes up a fresh sentence and checks the audio on the control
     node; this module alone returns the samples.
 options:
@@ -44,7 +44,7 @@ options:
     description: What to say; the action plugin makes one up.
     type: str
   wait_s:
-    description: How long to try again where nothing answers, or the server asks to wait, in seconds.
+    description: How long to try again where nothing answers or the server is busy, in seconds.
     type: float
     default: 15
   timeout_s:
@@ -154,7 +154,9 @@ def ask(p: dict, url: str, token: str) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise NoSpeech(f"{getattr(error, 'reason', None) or error}", again=True) from error
     if kind.startswith(("text/", "application/json")) or len(pcm) % 2 or not pcm:
-        raise NoSpeech(f"{len(pcm)} bytes of {kind or 'something'} where samples were expected", again=False)
+        raise NoSpeech(
+            f"{len(pcm)} bytes of {kind or 'something'} where samples were expected", again=False
+        )
     if rate != "24000":
         raise NoSpeech(f"a sample rate of {rate} where 24000 was expected", again=False)
     return pcm

@@ -81,7 +81,7 @@ def put(text: str, key: str, value: str) -> str:
     assert match
     old = match["value"]
     quote = old[0] if len(old) > 1 and old[0] == old[-1] and old[0] in "'\"" else ""
-    lines[last] = f"{match['head']}{quote}{value}{quote}{match['end']}{lines[last][len(body):]}"
+    lines[last] = f"{match['head']}{quote}{value}{quote}{match['end']}{lines[last][len(body) :]}"
     return "".join(lines)
 
 

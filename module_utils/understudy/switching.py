@@ -1,4 +1,4 @@
-"""Shall the clients be switched, to whom, and what came of it: the thinking of failover and failback."""
+"""Shall the clients be switched, to whom, and what came of it: what failover and failback think."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def evidence(reports: str, days: float, now: float | None = None) -> dict[str, A
         with open(os.path.join(reports, "latest", "verdict.json"), encoding="utf-8") as file:
             found = json.load(file)
         run_id, verdict = found["run_id"], found["verdict"]
-        then = datetime.strptime(run_id, "%Y%m%d-%H%M%SZ").replace(tzinfo=timezone.utc)  # noqa: UP017
+        then = datetime.strptime(run_id, "%Y%m%d-%H%M%SZ").replace(tzinfo=timezone.utc)
     except (OSError, ValueError, KeyError, TypeError):
-        wrong = "no run has a verdict: nobody has shown that the standby sounds like the primary"
-        return {**known, "warning": wrong}
+        missing = "no run has a verdict: nobody has shown that the standby sounds like the primary"
+        return {**known, "warning": missing}
     age = ((time.time() if now is None else now) - then.timestamp()) / 86400
-    wrong = None
+    wrong: str | None = None
     if not verdict.endswith("_validated"):
         wrong = f"the last verdict is {verdict} (run {run_id}): the standby may sound different"
     elif days and age > days:
-        wrong = f"the last verdict is {age:.0f} days old (run {run_id}): much may have changed since"
+        wrong = (
+            f"the last verdict is {age:.0f} days old (run {run_id}): much may have changed since"
+        )
     return {"run_id": run_id, "verdict": verdict, "age_days": round(age, 2), "warning": wrong}
 
 
@@ -95,8 +97,8 @@ def decide(
     standing = all(row["url"] == urls[name] and row["finished"] for name, row in seen.items())
     if command == FAILOVER and primary["speaks"] and not force and not standing:
         raise Refused(
-            f"{primary['host']} is healthy and speaks (a fresh sentence in {primary['wall_s']:.1f} s). "
-            "Where callers hear nothing all the same, look at the clients. "
+            f"{primary['host']} is healthy and speaks (a fresh sentence in "
+            f"{primary['wall_s']:.1f} s). Where callers hear nothing all the same, look at the clients. "
             "To switch in spite of it: ansible-playbook failover.yml -e force=true"
         )
     return {
@@ -179,13 +181,23 @@ def outcome(
         back = f"; put back to {row['put_back']}" if row.get("put_back") else ""
         words.append(f"{name}: NOT switched: {row['problem'] or 'it was lost meanwhile'}{back}")
     if first:
-        steps = (("server ready", times["server_ready_s"]), ("clients switched", times["switched_s"]),
-                 ("first valid audio", times["heard_s"]))  # fmt: skip
-        shown = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in steps if seconds is not None)
-        words.append(f"time since the command: {shown}, {first['wall_s']:.1f} s of it one synthesis")
+        steps = (
+            ("server ready", times["server_ready_s"]),
+            ("clients switched", times["switched_s"]),
+            ("first valid audio", times["heard_s"]),
+        )
+        shown = ", ".join(
+            f"{what} {seconds:.1f} s" for what, seconds in steps if seconds is not None
+        )
+        words.append(
+            f"time since the command: {shown}, {first['wall_s']:.1f} s of it one synthesis"
+        )
     words += [f"warning: {text}" for text in [*decision["warnings"], evidence_warning] if text]
     if mute:
-        words.append(f"next: mend what is said above, then ansible-playbook {command} again; it finishes the rest")
+        words.append(
+            f"next: mend what is said above, then ansible-playbook {command} again: "
+            "it finishes the rest"
+        )
     elif command == FAILOVER:
         words.append("next: mend the primary; when it speaks again: ansible-playbook failback.yml")
     return {"status": "failed" if mute else "ok", "times": times, "last_words": words,

@@ -92,7 +92,8 @@ class VoiceServer:
         started = service != "running"
         if started and health:
             raise ServerError(
-                f"{self.health_url} answers although the service is {service}: something else has its port"
+                f"{self.health_url} answers although the service is {service}: "
+                "something else has its port"
             )
         if service == "failed" and self.reset_command:
             self._run(self.reset_command)
@@ -110,7 +111,11 @@ class VoiceServer:
             if health and time.monotonic() - spoke >= FAILING_S:
                 raise ServerError(f"it runs and cannot speak: {health.get('error')}{self._log()}")
             if time.monotonic() >= deadline:
-                seen = f"it says '{health['state']}': {health.get('error')}" if health else "nothing answers"
+                seen = (
+                    f"it says '{health['state']}': {health.get('error')}"
+                    if health
+                    else "nothing answers"
+                )
                 raise ServerError(f"not ready after {timeout_s:.0f} s, {seen}{self._log()}")
             time.sleep(LOOK_S)
             health = self.health()

@@ -14,7 +14,7 @@ import pytest
 from ansible.module_utils.understudy import route as r
 
 PANDA, TITAN = "http://panda:8772", "http://titan:8772"
-TEXT = f"# the agent\r\nGREETING=\"Good morning\"\nCHATTERBOX_URL={PANDA}\nCHATTERBOX_TOKEN=s3cret\n"
+TEXT = f'# the agent\r\nGREETING="Good morning"\nCHATTERBOX_URL={PANDA}\nCHATTERBOX_TOKEN=s3cret\n'
 ME: dict[str, Any] = {"id": "node/1/2", "who": "op@node", "command": "failover.yml"}
 YOU: dict[str, Any] = {"id": "other/3/4", "who": "alice@other", "command": "failback.yml"}
 
@@ -67,7 +67,9 @@ def test_the_last_assignment_counts() -> None:
     assert r.put(text, "U", "http://c") == "U=http://a\nU=http://c\n"
 
 
-@pytest.mark.parametrize("value", ["", "titan", "http://a b", "http://a;id", "http://a\nX=1", "http://$(id)"])
+@pytest.mark.parametrize(
+    "value", ["", "titan", "http://a b", "http://a;id", "http://a\nX=1", "http://$(id)"]
+)
 def test_what_is_no_url_is_not_written(value: str) -> None:
     with pytest.raises(r.RouteError, match="no URL of a voice server"):
         r.put("U=http://a\n", "U", value)
@@ -219,7 +221,9 @@ def test_a_full_disk_changes_nothing(client: r.Route, file: Path, monkeypatch: A
 def test_a_second_operator_is_refused_with_the_name_of_the_first(client: r.Route) -> None:
     client.claim(ME, 60)
     client.claim(ME, 60)  # again, by the same
-    with pytest.raises(r.RouteError, match=r"op@node is switching the clients with failover\.yml, since \d+ s"):
+    with pytest.raises(
+        r.RouteError, match=r"op@node is switching the clients with failover\.yml, since \d+ s"
+    ):
         client.claim(YOU, 60)
     with pytest.raises(r.RouteError, match="the claim was lost: op@node has it"):
         client.switch(1, "titan", TITAN, YOU, [])
@@ -245,5 +249,7 @@ def test_half_a_claim_is_none_and_half_a_state_is_said(client: r.Route) -> None:
     Path(client.home, r.CLAIM).write_text('{"id": ')
     client.claim(YOU, 60)
     Path(client.home, r.STATE).write_text('{"epoch": ')
-    with pytest.raises(r.RouteError, match=r"route\.json cannot be read .* remove it and run again"):
+    with pytest.raises(
+        r.RouteError, match=r"route\.json cannot be read .* remove it and run again"
+    ):
         client.look()

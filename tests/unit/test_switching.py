@@ -26,7 +26,9 @@ def away(**changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def failover(clients: dict[str, Any], primary: Any = MUTE, standbys: Any = None, **more: Any) -> Any:
+def failover(
+    clients: dict[str, Any], primary: Any = MUTE, standbys: Any = None, **more: Any
+) -> Any:
     return s.decide(s.FAILOVER, clients, standbys or {"titan": UP}, primary, **more)
 
 
@@ -108,7 +110,9 @@ def test_failback_of_a_client_that_remembers_nothing_or_another_standby() -> Non
 
 def test_a_change_by_hand_is_said() -> None:
     changed = away(foreign=True) | {"url": "http://cloud"}
-    assert "a: its URL was changed by hand to http://cloud" in failover({"a": changed})["warnings"][0]
+    assert (
+        "a: its URL was changed by hand to http://cloud" in failover({"a": changed})["warnings"][0]
+    )
 
 
 # --- what is known ---------------------------------------------------------------------------
@@ -149,19 +153,31 @@ def test_outcome() -> None:
     heard = {"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}
     rows = {
         "a": {"url": TITAN, "switched_at": 103.5, "heard": heard, "put_back": None, "problem": ""},
-        "b": {"url": TITAN, "switched_at": 103.6, "heard": None, "put_back": PANDA, "problem": "status 401"},
+        "b": {
+            "url": TITAN,
+            "switched_at": 103.6,
+            "heard": None,
+            "put_back": PANDA,
+            "problem": "status 401",
+        },
     }
     ended = s.outcome(s.FAILOVER, decision, rows, 100.0, 102.25, "stale")
     assert ended["status"] == "failed"
-    assert ended["times"] == {"server_ready_s": 2.25, "switched_s": 3.6, "heard_s": 5.0, "synthesis_s": 0.8}
+    assert ended["times"] == {
+        "server_ready_s": 2.25,
+        "switched_s": 3.6,
+        "heard_s": 5.0,
+        "synthesis_s": 0.8,
+    }
     assert ended["last_words"] == [
         f"a: titan speaks, heard through {TITAN} (3.1 s of audio)",
         f"b: NOT switched: status 401; put back to {PANDA}",
-        "time since the command: server ready 2.2 s, clients switched 3.6 s, first valid audio 5.0 s, "
-        "0.8 s of it one synthesis",
+        "time since the command: server ready 2.2 s, clients switched 3.6 s, "
+        "first valid audio 5.0 s, 0.8 s of it one synthesis",
         "warning: look",
         "warning: stale",
-        "next: mend what is said above, then ansible-playbook failover.yml again; it finishes the rest",
+        "next: mend what is said above, then ansible-playbook failover.yml again: "
+        "it finishes the rest",
     ]
     del rows["b"]
     ended = s.outcome(s.FAILBACK, decision, rows, 100.0, None, None)

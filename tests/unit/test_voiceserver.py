@@ -97,7 +97,9 @@ def test_one_that_is_given_up_meanwhile_is_not_waited_for(service: Service) -> N
     service.says({"state": "starting", "ready": False, "error": None})
     service.server.start_command = ["sh", "-c", f"touch {service.home}/failed"]
     began = time.monotonic()
-    with pytest.raises(v.ServerError, match=r"its service has given up; the end of its log:\nthe last line"):
+    with pytest.raises(
+        v.ServerError, match=r"its service has given up; the end of its log:\nthe last line"
+    ):
         service.server.warm(60)
     assert time.monotonic() - began < 10
 
