@@ -25,8 +25,8 @@ DOCUMENTATION = r"""
 module: switch
 short_description: Begin, decide and end a failover or failback
 description:
-  - What the roles C(tts_route) and C(tts_server) found and did is read from the facts that they left
-    on the hosts of the groups C(clients) and C(standby).
+  - What the roles C(tts_route) and C(tts_server) found and did is read from the facts that they
+    left on the hosts of the groups C(clients) and C(standby).
 options:
   step:
     description:

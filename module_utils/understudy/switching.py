@@ -98,7 +98,8 @@ def decide(
     if command == FAILOVER and primary["speaks"] and not force and not standing:
         raise Refused(
             f"{primary['host']} is healthy and speaks (a fresh sentence in "
-            f"{primary['wall_s']:.1f} s). Where callers hear nothing all the same, look at the clients. "
+            f"{primary['wall_s']:.1f} s). Where callers hear nothing all the same, look at the "
+            "clients. "
             "To switch in spite of it: ansible-playbook failover.yml -e force=true"
         )
     return {
@@ -175,8 +176,11 @@ def outcome(
         "heard_s": round(first["at"] - began, 2) if first else None,
         "synthesis_s": first["wall_s"] if first else None,
     }
-    words = [f"{name}: {decision['to']} speaks, heard through {row['url']} "
-             f"({row['heard']['audio_s']:.1f} s of audio)" for name, row in heard.items()]  # fmt: skip
+    words = [
+        f"{name}: {decision['to']} speaks, heard through {row['url']} "
+        f"({row['heard']['audio_s']:.1f} s of audio)"
+        for name, row in heard.items()
+    ]
     for name, row in mute.items():
         back = f"; put back to {row['put_back']}" if row.get("put_back") else ""
         words.append(f"{name}: NOT switched: {row['problem'] or 'it was lost meanwhile'}{back}")
@@ -186,9 +190,7 @@ def outcome(
             ("clients switched", times["switched_s"]),
             ("first valid audio", times["heard_s"]),
         )
-        shown = ", ".join(
-            f"{what} {seconds:.1f} s" for what, seconds in steps if seconds is not None
-        )
+        shown = ", ".join(f"{what} {when:.1f} s" for what, when in steps if when is not None)
         words.append(
             f"time since the command: {shown}, {first['wall_s']:.1f} s of it one synthesis"
         )
