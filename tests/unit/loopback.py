@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import uvicorn
 
-from understudy import audio
+from understudy import api, audio, settings
 from understudy.voice import Stopped, Utterance
 
 RATE = 24_000
@@ -168,6 +168,21 @@ class FakeVoice:
                 self.stopped += 1
                 raise Stopped
             assert time.monotonic() < deadline
+
+
+def make_voices(directory: Path, *names: str) -> Path:
+    """A directory with voices in it."""
+    directory.mkdir()
+    for name in names or ("samantha.wav", "other.wav"):
+        audio.write_wav(directory / name, speechlike(4.0))
+    return directory
+
+
+def voice_app(voices: Path, voice: object, token: str | None = None, **changes: object) -> object:
+    """The voice server's application; `voice` is a loaded voice, or loads one."""
+    load = voice if callable(voice) else lambda: voice
+    config = settings.ServerConfig("127.0.0.1", 0, voices, "samantha.wav", **changes)
+    return api.create_app(config, load, token)
 
 
 @contextlib.contextmanager

@@ -74,11 +74,12 @@ def _ends(text: str, mark: int, after: int) -> bool:
         return False
     if text[mark - 1] != ".":
         return True
-    word = text[:mark].rsplit(maxsplit=1)[-1].lstrip(_OPENING)
+    *before, word = text[:mark].rsplit(maxsplit=1)
+    word = word.lstrip(_OPENING)
     stem = word.rstrip(".").lower()
     ellipsis = word.endswith("..")
     initial = len(stem) == 1 and stem.isalpha() and stem != "i"
-    enumerated = stem.isdigit() and word == text[:mark].strip()  # "1. First"
+    enumerated = stem.isdigit() and (not before or before[0][-1] in ".!?")  # "1. First"
     return not (
         ellipsis or initial or enumerated or stem in _ABBREVIATIONS or _INITIALS.fullmatch(stem)
     )
