@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import threading
 import time
@@ -15,8 +16,8 @@ import httpx
 import numpy as np
 import uvicorn
 
-from understudy import audio
-from understudy.voice import Utterance
+from understudy import api, audio, settings
+from understudy.voice import Stopped, Utterance
 
 RATE = 24_000
 
@@ -128,25 +129,60 @@ class FakeVoice:
         self.may_speak.set()
         self.said: list[tuple[str, int, object]] = []
         self.references: list[tuple[str, float]] = []
-        self.at_once = self.most_at_once = 0
+        self.at_once = self.most_at_once = self.stopped = 0
 
-    def use_reference(self, path: Path, exaggeration: float) -> None:
+    def use_reference(self, path: Path, exaggeration: float) -> str:
         self.references.append((path.name, exaggeration))
+        return hashlib.sha256(path.name.encode()).hexdigest()
 
-    def speak(self, text: str, *, seed: int, tuning: object) -> Utterance:
+    def reuse_reference(self, path: Path) -> bool:
+        return path.name in {name for name, _ in self.references}
+
+    def speak(
+        self,
+        text: str,
+        *,
+        seed: int,
+        tuning: object,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Utterance:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        assert self.may_speak.wait(10)
-        time.sleep(0.01)
-        self.at_once -= 1
+        try:
+            self._take_time(should_stop or (lambda: False))
+        finally:
+            self.at_once -= 1
         entry = self.script.get(len(self.said))
         self.said.append((text, seed, tuning))
         if isinstance(entry, Exception):
             raise entry
         samples = entry if isinstance(entry, np.ndarray) else speechlike(0.3 * len(text.split()))
-        return Utterance(
-            samples, RATE, 0.1, 50, entry == "cap" if isinstance(entry, str) else False
-        )
+        return Utterance(samples, RATE, 0.1, 50, isinstance(entry, str))
+
+    def _take_time(self, should_stop: Callable[[], bool]) -> None:
+        """As a real one does, token by token."""
+        deadline = time.monotonic() + 10
+        time.sleep(0.01)
+        while not self.may_speak.wait(0.005):
+            if should_stop():
+                self.stopped += 1
+                raise Stopped
+            assert time.monotonic() < deadline
+
+
+def make_voices(directory: Path, *names: str) -> Path:
+    """A directory with voices in it."""
+    directory.mkdir()
+    for name in names or ("samantha.wav", "other.wav"):
+        audio.write_wav(directory / name, speechlike(4.0))
+    return directory
+
+
+def voice_app(voices: Path, voice: object, token: str | None = None, **changes: object) -> object:
+    """The voice server's application; `voice` is a loaded voice, or loads one."""
+    load = voice if callable(voice) else lambda: voice
+    config = settings.ServerConfig("127.0.0.1", 0, voices, "samantha.wav", **changes)
+    return api.create_app(config, load, token)
 
 
 @contextlib.contextmanager

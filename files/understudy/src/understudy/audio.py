@@ -7,6 +7,7 @@ soundfile: torchaudio needs an extra decoder for it and may saturate.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import tempfile
@@ -120,6 +121,14 @@ def write_wav(path: Path | str, samples: npt.NDArray[Any], rate: int = SAMPLE_RA
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def to_wav(samples: npt.NDArray[Any], rate: int = SAMPLE_RATE) -> bytes:
+    """Return samples [N] as a mono 16-bit WAV; beyond [-1, 1] they saturate."""
+    frames = np.frombuffer(float_to_pcm16(samples), dtype="<i2").astype(np.int16)
+    file = io.BytesIO()
+    soundfile.write(file, frames, rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
 
 
 def read_wav(path: Path | str) -> tuple[Samples, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ class Utterance:
     hit_cap: bool
 
 
+class Stopped(Exception):
+    """The synthesis was abandoned, since nobody wanted it any more."""
+
+
 _loads: list[float] = []
 
 
@@ -78,8 +83,10 @@ class Voice:
         self._model = model
         self._device = device
         self._cap = token_cap
-        self._kept: dict[tuple[str, str], Any] = {}
+        self._kept: dict[str, Any] = {}
+        self._files: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._sampled: tuple[int, bool] = (0, False)
+        self._should_stop: Callable[[], bool] | None = None
         self._watch_sampling()
 
     @classmethod
@@ -140,27 +147,60 @@ class Voice:
         """Whether the weights came with a default voice (``conds.pt``)."""
         return self._model.conds is not None
 
-    def use_reference(self, path: Path, exaggeration: float) -> None:
+    def use_reference(self, path: Path, exaggeration: float) -> str:
         """Speak with the voice of a recording from now on.
 
-        The conditionals are prepared once per content of the file and kept.
+        The conditionals are prepared once per content of a file and kept. A file is read
+        again only when its size, its times or its inode have changed.
 
         Args:
             path: WAV file of the reference voice.
             exaggeration: upstream's emotion setting, 0 to 1.
 
-        Raises:
-            OSError: the file cannot be read.
-        """
-        key = (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-        if key not in self._kept:
-            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
-            if len(self._kept) >= KEPT_REFERENCES:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = self._model.conds
-        self._model.conds = self._kept[key]
+        Returns:
+            The SHA-256 of the file.
 
-    def speak(self, text: str, *, seed: int, tuning: Tuning) -> Utterance:
+        Raises:
+            OSError: the file cannot be read, or changed while it was.
+        """
+        seen = _signature(path)
+        known, digest = self._files.get(path, ((), ""))
+        if known != seen:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest in self._kept:
+            conditionals = self._kept.pop(digest)
+        else:
+            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+            conditionals = self._model.conds
+        if known != seen and _signature(path) != seen:
+            raise OSError(f"{path} changed while it was read")
+        self._files[path] = seen, digest
+        self._keep(digest, conditionals)
+        return digest
+
+    def reuse_reference(self, path: Path) -> bool:
+        """Speak as a file sounded when it was last read; False if it never was, or long ago."""
+        digest = self._files.get(path, ((), ""))[1]
+        if digest not in self._kept:
+            return False
+        self._keep(digest, self._kept.pop(digest))
+        return True
+
+    def _keep(self, digest: str, conditionals: Any) -> None:
+        """Speak with these conditionals, and forget the ones not used for longest."""
+        self._kept[digest] = self._model.conds = conditionals
+        while len(self._kept) > KEPT_REFERENCES:
+            self._kept.pop(next(iter(self._kept)))
+        self._files = {path: file for path, file in self._files.items() if file[1] in self._kept}
+
+    def speak(
+        self,
+        text: str,
+        *,
+        seed: int,
+        tuning: Tuning,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Utterance:
         """Synthesise one utterance with the current voice.
 
         The same text, seed, voice, weights and device give the same speech tokens, and audio
@@ -170,13 +210,21 @@ class Voice:
             text: at most about 2,000 characters; upstream adds and changes punctuation.
             seed: of torch's generators.
             tuning: sampler settings; all are passed, since upstream's defaults differ.
+            should_stop: asked before every speech token and before the vocoder.
+
+        Raises:
+            Stopped: ``should_stop`` returned True.
         """
         import torch
 
         torch.manual_seed(seed)
         self._synchronise()
         began = time.perf_counter()
-        wav = self._model.generate(text, **asdict(tuning))
+        self._should_stop = should_stop
+        try:
+            wav = self._model.generate(text, **asdict(tuning))
+        finally:
+            self._should_stop = None
         self._synchronise()
         wall = time.perf_counter() - began
         tokens, ended = self._sampled
@@ -197,8 +245,27 @@ class Voice:
         sampler, stop = self._model.t3.inference, self._model.t3.hp.stop_speech_token
 
         def inference(**kwargs: Any) -> Any:
-            tokens = sampler(**(kwargs | {"max_new_tokens": self._cap}))
+            transformer = self._model.t3.tfmr
+            # Called once per token: the only place inside upstream's loop.
+            watch = self._should_stop and transformer.register_forward_pre_hook(self._stop)
+            try:
+                tokens = sampler(**(kwargs | {"max_new_tokens": self._cap}))
+            finally:
+                if watch:
+                    watch.remove()
+            self._stop()
             self._sampled = (tokens.shape[1], int(tokens[0, -1]) == stop)
             return tokens
 
         self._model.t3.inference = inference
+
+    def _stop(self, *_: Any) -> None:
+        """Raise `Stopped` if the utterance is not wanted any more."""
+        if self._should_stop and self._should_stop():
+            raise Stopped
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does, without reading it."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -69,6 +69,16 @@ def ensure(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shape_problems(directory: Path) -> list[str]:
+    """Return what is missing or cut short of what a voice cannot be loaded without.
+
+    Looks at names, sizes and headers only: a moment, where `ensure` reads everything.
+    """
+    needed = [directory / name for name in FILES if name != "conds.pt"]
+    damage = {path: _damage(path) if path.is_file() else "missing" for path in needed}
+    return [f"{path}: {what}" for path, what in damage.items() if what]
+
+
 def _download(directory: Path, revision: str | None) -> None:
     """Bring the files from the hub; interrupted downloads are resumed by the library."""
     from huggingface_hub import snapshot_download

@@ -1,0 +1,165 @@
+"""Begin, decide and end a failover or failback, and keep its record in ``reports/switches/``.
+
+Action only: an outage has no time for a process per step. The thinking is in
+``module_utils/understudy/switching.py``. Times count from the moment the command was typed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import ansible.module_utils
+from ansible.plugins.action import ActionBase
+
+PROJECT = Path(__file__).resolve().parents[1]
+if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
+
+from ansible.module_utils.understudy import record, switching  # noqa: E402
+
+DOCUMENTATION = r"""
+module: switch
+short_description: Begin, decide and end a failover or failback
+description:
+  - What the roles C(tts_route) and C(tts_server) found and did is read from the facts that they
+    left on the hosts of the groups C(clients) and C(standby).
+options:
+  step:
+    description:
+      - V(begin) makes the record and says what is known of the standby's voice.
+      - V(decide) says who is to speak to whom, or refuses.
+      - V(end) finishes the record; fails if a client could not be switched and heard.
+    type: str
+    choices: [begin, decide, end]
+    required: true
+  command:
+    description: V(failover.yml) or V(failback.yml).
+    type: str
+    required: true
+  reports_dir:
+    description: Directory of all runs, for V(begin).
+    type: path
+  evidence_days:
+    description: A verdict older than so many days is stale, for V(begin).
+    type: float
+    default: 45
+  primary:
+    description: What C(tts_route) heard of the primary, and its C(url), for V(decide).
+    type: dict
+  to:
+    description: The standby that was asked for, for V(decide).
+    type: str
+  force:
+    description: Fail over although the primary speaks, for V(decide).
+    type: bool
+    default: false
+"""
+
+
+def began(pid: int) -> float:
+    """Return when a process was started, in Unix seconds."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    age = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        args = self._task.args
+        own = task_vars["hostvars"]["localhost"].get("switch_facts", {})
+        step = {"begin": self._begin, "decide": self._decide, "end": self._end}[args["step"]]
+        return {"changed": False, **step(args, own, task_vars)}
+
+    def _begin(self, args, _own, _task_vars):
+        reports, since = Path(args["reports_dir"]).resolve(), began(os.getppid())
+        known = switching.evidence(str(reports), float(args.get("evidence_days", 45)))
+        facts = {"began": since, "evidence": known, "dir": ""}
+        if self._task.check_mode:
+            return {"ansible_facts": {"switch_facts": facts}}
+        run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%SZ")  # noqa: UP017
+        path = reports / "switches" / run_id
+        document = record.header(run_id, "switch", None) | {
+            "command": args["command"],
+            "controller": platform.node(),
+            "evidence": known,
+        }
+        try:
+            path.mkdir(parents=True)
+            record.write(str(path / "switch.json"), document)
+        except OSError as error:  # a full disk here must not keep the callers mute
+            said = [f"control node: no record is kept: {error}"]
+            return {"ansible_facts": {"switch_facts": facts}, "warnings": said}
+        return {"ansible_facts": {"switch_facts": {**facts, "dir": str(path)}}}
+
+    def _decide(self, args, own, task_vars):
+        clients = {
+            name: row.get("tts_route_found")
+            or {"problem": row.get("tts_route_problem") or "nothing was seen"}
+            for name, row in self._hosts("clients", task_vars)
+        }
+        standbys = {
+            name: dict(row.get("tts_server_found") or {})
+            for name, row in self._hosts("standby", task_vars)
+        }
+        try:
+            decision = switching.decide(
+                args["command"], clients, standbys, args["primary"], args.get("to") or "",
+                bool(args.get("force")),
+            )  # fmt: skip
+        except switching.Refused as error:
+            self._record(own, {"status": "failed", "error": str(error), "primary": args["primary"]})
+            return {"failed": True, "msg": f"nobody was switched: {error}"}
+        loud = [f"{text}." for text in decision["warnings"]]
+        if args["command"] == switching.FAILOVER and own["evidence"]["warning"]:
+            loud.append(
+                f"{own['evidence']['warning']}. It is switched all the same: silence is worse."
+            )
+        self._record(
+            own, {"to": decision["to"], "epoch": decision["epoch"], "primary": args["primary"]}
+        )
+        facts = own | {"decision": decision}
+        return {"ansible_facts": {"switch_facts": facts}, "warnings": loud}
+
+    def _end(self, args, own, task_vars):
+        if self._task.check_mode:
+            return {"last_words": []}
+        rows = {}
+        for name, row in self._hosts("clients", task_vars):
+            rows[name] = {
+                "url": own["decision"]["urls"].get(name),
+                "switched_at": row.get("tts_route_switched_at"),
+                "heard": row.get("tts_route_heard"),
+                "put_back": row.get("tts_route_put_back"),
+                "problem": row.get("tts_route_problem") or "",
+            }
+        ready = (task_vars["hostvars"].get(own["decision"]["to"]) or {}).get(
+            "tts_server_found"
+        ) or {}
+        warning = own["evidence"]["warning"] if args["command"] == switching.FAILOVER else None
+        ended = switching.outcome(
+            args["command"], own["decision"], rows, own["began"], ready.get("ready_at"), warning
+        )
+        words = ended.pop("last_words")
+        self._record(own, ended)
+        words = ["", *words, *([f"record: {own['dir']}/switch.json"] if own["dir"] else [])]
+        return {"last_words": words, "ok": ended["status"] == "ok"}
+
+    @staticmethod
+    def _hosts(group, task_vars):
+        names = task_vars["groups"].get(group, [])
+        return [(name, task_vars["hostvars"][name]) for name in names]
+
+    def _record(self, own, data):
+        if not own.get("dir") or self._task.check_mode:
+            return
+        try:
+            record.update(own["dir"], "switch.json", "switch", None, data)
+        except (OSError, ValueError) as error:
+            self._display.warning(f"control node: {own['dir']}/switch.json: {error}")

@@ -1,0 +1,96 @@
+"""Make the primary speak a fresh sentence, from the control node, and never hang on a dead one.
+
+Action only: it runs on the control node and asks over HTTP; no task touches the primary.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+DOCUMENTATION = r"""
+module: tts_probe
+short_description: Make a voice server speak, once or for a while
+options:
+  config:
+    description:
+      - What C(understudy probe) takes, C(host), C(url), C(synthesis_path), C(health_path),
+        C(token_file), C(reference_audio), C(tuning), C(timeout_s).
+    type: dict
+    required: true
+  connect_s:
+    description: After so many seconds without a connection, name lookup included, nobody is there.
+    type: float
+    default: 1.5
+  times:
+    description: How often it must speak; the first time that it does not ends it.
+    type: int
+    default: 1
+  hold_down_s:
+    description: Over how many seconds the times are spread.
+    type: float
+    default: 0
+"""
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        try:
+            from understudy.baseline import probe
+        except ImportError as error:
+            raise AnsibleActionFail(
+                f"control node: {error}. Next: make control, then . .venv/bin/activate"
+            ) from error
+        args = self._task.args
+        config, times = args["config"], int(args.get("times", 1))
+        pause = float(args.get("hold_down_s", 0)) / max(times - 1, 1)
+        began, spoke, found = time.monotonic(), 0, {}
+        while spoke < times:
+            if spoke:
+                time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
+            missing = self._missing(config["url"], float(args.get("connect_s", 1.5)))
+            found = (
+                {"healthy": False, "spoke": False, "seen": missing} if missing else probe(config)
+            )
+            if not found["healthy"]:
+                break
+            spoke += 1
+            if times > 1:
+                text = f"{config['host']} spoke, {spoke} of {times} ({found['wall_s']:.1f} s)"
+                Display().display(f"    {text}")
+        if "problems" in found:
+            found["seen"] = "; ".join(row["seen"] for row in found["problems"])
+        return {
+            "changed": False, "healthy": found["healthy"], "seen": found["seen"], "times": spoke,
+            "reached": not missing, "wall_s": time.monotonic() - began,
+        }  # fmt: skip
+
+    @staticmethod
+    def _missing(url, seconds):
+        """Return why nobody is there; nothing where a connection was made."""
+        parts = urlsplit(url)
+        address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        seen = [f"no connection to {address[0]} port {address[1]} within {seconds:g} s"]
+
+        def connect():
+            try:
+                socket.create_connection(address, timeout=seconds).close()
+            except OSError as error:
+                seen[0] = f"no connection to {address[0]} port {address[1]}: {error}"
+            else:
+                seen[0] = ""
+
+        # A thread, since a name is looked up without any limit of time.
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        return seen[0]

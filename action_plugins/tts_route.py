@@ -1,0 +1,55 @@
+"""The module `tts_route`, which knows whose play a claim belongs to.
+
+A claim of this control node whose play is dead is taken over at once: a play that was killed is
+finished by running it again. One of another control node counts until it is too old.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import merge_hash
+
+
+def began(pid: int) -> str:
+    """Return when a process was started, in clock ticks since the boot; empty for none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def me() -> dict:
+    """Return who the play is, for a claim."""
+    pid, node = os.getppid(), platform.node()
+    return {
+        "id": f"{node}/{pid}/{began(pid)}",
+        "who": f"{getpass.getuser()}@{node}",
+    }
+
+
+def is_dead(claim: dict) -> bool:
+    """Whether a claim is of this control node, and its play is gone."""
+    node, _, rest = claim["id"].partition("/")
+    pid, _, start = rest.partition("/")
+    return node == platform.node() and pid.isdigit() and began(int(pid)) != start
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        args = dict(self._task.args)
+        if args.get("state", "seen") != "seen":
+            args["holder"] = merge_hash(me(), args.get("holder") or {})
+        result = self._execute_module("tts_route", args, task_vars=task_vars)
+        claim = result.get("claim")
+        if args.get("state") == "claimed" and result.get("failed") and claim and is_dead(claim):
+            args["instead_of"] = claim["id"]
+            result = self._execute_module("tts_route", args, task_vars=task_vars)
+        return result

@@ -1,0 +1,36 @@
+"""The module `tts_say`, which asks from the client; the ear is here, on the control node."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        try:
+            from understudy import audio
+            from understudy.sentence import fresh_sentence
+        except ImportError as error:
+            raise AnsibleActionFail(
+                f"control node: {error}. Next: make control, then . .venv/bin/activate"
+            ) from error
+        args = {"text": fresh_sentence(), **self._task.args}
+        result = self._execute_module("tts_say", args, task_vars=task_vars)
+        pcm = result.pop("pcm", None)
+        if result.get("failed") or pcm is None:
+            return result
+        samples = audio.pcm16_to_float(base64.b64decode(pcm))
+        heard = audio.check(samples, audio.SAMPLE_RATE, text=args["text"])
+        if args.get("wav"):
+            audio.write_wav(args["wav"], samples)
+        result |= {"at": time.time(), "audio": heard, "text": args["text"], "wav": args.get("wav")}
+        if heard["problems"]:
+            result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(heard['problems'])}"}
+        return result

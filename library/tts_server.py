@@ -1,0 +1,159 @@
+#!/usr/bin/python
+"""Bring a standby's voice server up or down."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tts_server
+short_description: Bring a standby's voice server up or down
+description:
+  - Up means that it has spoken, not that a process runs; down means that its service is stopped.
+options:
+  state:
+    description:
+      - V(seen) looks.
+      - V(warm) starts the server unless it runs, and waits until it has spoken.
+      - V(cold) stops it.
+      - V(idle) waits for a moment in which it speaks to nobody.
+    type: str
+    choices: [seen, warm, cold, idle]
+    default: seen
+  health_url:
+    description: Where the server says how it is, as its own host sees it.
+    type: str
+    required: true
+  state_command:
+    description: The command that prints what its service is doing, as a list.
+    type: list
+    elements: str
+    required: true
+  running_regex:
+    description: What that prints where the service runs or is about to.
+    type: str
+    required: true
+  failed_regex:
+    description: What that prints where the service was given up.
+    type: str
+    required: true
+  start_command:
+    description: The command that starts it, now and after a boot, as a list.
+    type: list
+    elements: str
+    required: true
+  stop_command:
+    description: The command that stops it, and keeps a boot from starting it, as a list.
+    type: list
+    elements: str
+    required: true
+  reset_command:
+    description: The command that makes a service that was given up startable again, as a list.
+    type: list
+    elements: str
+    default: []
+  log_command:
+    description: The command that prints the end of its log, as a list.
+    type: list
+    elements: str
+    default: []
+  wait_s:
+    description: How long to wait, in seconds, for V(warm) and V(idle).
+    type: float
+    default: 120
+attributes:
+  check_mode:
+    support: full
+    description: It looks, and says whether it would be started or stopped.
+  diff_mode:
+    support: none
+    description: A service has no text.
+author:
+  - understudy
+"""
+
+EXAMPLES = r"""
+- name: Is the standby's voice up?
+  tts_server:
+    health_url: http://127.0.0.1:8772/health
+    state_command: [systemctl, --user, is-active, understudy-tts]
+    running_regex: ^(active|activating)$
+    failed_regex: ^failed$
+    start_command: [systemctl, --user, start, --no-block, understudy-tts]
+    stop_command: [systemctl, --user, stop, understudy-tts]
+"""
+
+RETURN = r"""
+service:
+  description: V(running), V(failed) or V(stopped).
+  returned: always
+  type: str
+health:
+  description: What the server says of itself; null where none of ours answers.
+  returned: always
+  type: dict
+idle:
+  description: Whether there was a moment in which it spoke to nobody.
+  returned: for V(idle)
+  type: bool
+wall_s:
+  description: How long it took.
+  returned: success
+  type: float
+"""
+
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.understudy.voiceserver import ServerError, VoiceServer
+
+
+def run(module: AnsibleModule, server: VoiceServer) -> dict:
+    state, wait_s = module.params["state"], module.params["wait_s"]
+    if state == "seen" or module.check_mode:
+        seen = server.look()
+        ready = bool(seen["health"] and seen["health"].get("ready"))
+        changed = {"warm": not ready, "cold": seen["service"] == "running"}.get(state, False)
+        return {**seen, "changed": changed}
+    if state == "idle":
+        return {"idle": server.idle(wait_s), **server.look()}
+    changed = server.warm(wait_s) if state == "warm" else server.cold()
+    return {**server.look(), "changed": changed}
+
+
+def main() -> None:
+    commands = {
+        name: {"type": "list", "elements": "str", "required": True}
+        for name in ("state_command", "start_command", "stop_command")
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "state": {
+                "type": "str",
+                "default": "seen",
+                "choices": ["seen", "warm", "cold", "idle"],
+            },
+            "health_url": {"type": "str", "required": True},
+            "running_regex": {"type": "str", "required": True},
+            "failed_regex": {"type": "str", "required": True},
+            "reset_command": {"type": "list", "elements": "str", "default": []},
+            "log_command": {"type": "list", "elements": "str", "default": []},
+            "wait_s": {"type": "float", "default": 120},
+            **commands,
+        },
+        supports_check_mode=True,
+    )
+    if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
+        os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    p = dict(module.params)
+    began = time.monotonic()
+    server = VoiceServer(**{name: p[name] for name in p if name not in ("state", "wait_s")})
+    try:
+        result = run(module, server)
+    except ServerError as error:
+        seen = {"service": None, "health": server.health()}
+        module.fail_json(msg=str(error), wall_s=time.monotonic() - began, **seen)
+    module.exit_json(**{"changed": False, "wall_s": time.monotonic() - began, **result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Looking at a voice server from its own host, and bringing it up or down.
+
+How it is started and stopped is data: commands as lists. Whether it *speaks* is its ``/health``,
+which is 200 only after a real synthesis that passed the audio checks.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Seconds between two looks, for one look, and for one command.
+LOOK_S, HEALTH_S, COMMAND_S = 0.1, 5.0, 90.0
+#: The service's own state is asked for this often, in seconds.
+STATE_S = 1.0
+#: One that says for so long that it cannot speak is not waited for, in seconds.
+FAILING_S = 20.0
+LOG_CHARACTERS = 1500
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class ServerError(Exception):
+    """The server did not come up or down; the message says what was seen."""
+
+
+@dataclass
+class VoiceServer:
+    """One voice server on this host.
+
+    Attributes:
+        health_url: where it says how it is.
+        state_command: prints what its service is doing.
+        running_regex: what that prints where it runs, or is about to.
+        failed_regex: and where it was given up.
+        start_command: starts it, now and after a boot.
+        stop_command: stops it, and keeps a boot from starting it.
+        reset_command: makes a service that was given up startable again; empty for none.
+        log_command: prints its last lines.
+    """
+
+    health_url: str
+    state_command: list[str]
+    running_regex: str
+    failed_regex: str
+    start_command: list[str]
+    stop_command: list[str]
+    reset_command: list[str] = field(default_factory=list)
+    log_command: list[str] = field(default_factory=list)
+
+    def health(self) -> dict[str, Any] | None:
+        """Return what the server says of itself; None where nothing of ours answers.
+
+        A port that somebody else has answers something else.
+        """
+        try:
+            try:
+                with _OPENER.open(self.health_url, timeout=HEALTH_S) as reply:
+                    body = reply.read(65536)
+            except urllib.error.HTTPError as error:
+                body = error.read(65536)
+            found = json.loads(body)
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        return found if isinstance(found, dict) and "state" in found else None
+
+    def service(self) -> str:
+        """Return what the service says: ``running``, ``failed`` or ``stopped``."""
+        said = self._run(self.state_command, check=False)
+        if re.search(self.running_regex, said, re.MULTILINE):
+            return "running"
+        return "failed" if re.search(self.failed_regex, said, re.MULTILINE) else "stopped"
+
+    def look(self) -> dict[str, Any]:
+        """Return ``service`` and ``health``."""
+        return {"service": self.service(), "health": self.health()}
+
+    def warm(self, timeout_s: float) -> bool:
+        """Bring it up and wait until it has spoken; return whether anything was started.
+
+        Raises:
+            ServerError: it does not come up; what was seen, and the end of its log.
+        """
+        service, health = self.service(), self.health()
+        started = service != "running"
+        if started and health:
+            raise ServerError(
+                f"{self.health_url} answers although the service is {service}: "
+                "something else has its port"
+            )
+        if service == "failed" and self.reset_command:
+            self._run(self.reset_command)
+        if started:
+            self._run(self.start_command)
+        asked = spoke = time.monotonic()
+        deadline = asked + timeout_s
+        while not (health and health.get("ready")):
+            if time.monotonic() - asked >= STATE_S:
+                asked, service = time.monotonic(), self.service()
+                if service == "failed":
+                    raise ServerError(f"its service has given up{self._log()}")
+            if not health or health["state"] != "failing":
+                spoke = time.monotonic()
+            if health and time.monotonic() - spoke >= FAILING_S:
+                raise ServerError(f"it runs and cannot speak: {health.get('error')}{self._log()}")
+            if time.monotonic() >= deadline:
+                seen = (
+                    f"it says '{health['state']}': {health.get('error')}"
+                    if health
+                    else "nothing answers"
+                )
+                raise ServerError(f"not ready after {timeout_s:.0f} s, {seen}{self._log()}")
+            time.sleep(LOOK_S)
+            health = self.health()
+        return started
+
+    def cold(self) -> bool:
+        """Stop it and wait until it is gone; return whether it ran.
+
+        Raises:
+            ServerError: the command fails, or it is still there.
+        """
+        if self.service() == "stopped":
+            return False
+        self._run(self.stop_command)
+        if self.service() == "running":
+            raise ServerError(f"{' '.join(self.stop_command)} ended well, and it still runs")
+        return True
+
+    def idle(self, timeout_s: float) -> bool:
+        """Wait for a moment in which it speaks to nobody; return whether there was one."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            health = self.health()
+            if not health or not (health.get("busy") or health.get("waiting")):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK_S)
+
+    def _run(self, command: list[str], check: bool = True) -> str:
+        shown = " ".join(command)
+        try:
+            done = subprocess.run(
+                command, check=False, text=True, timeout=COMMAND_S, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"{shown} did not end within {COMMAND_S:.0f} s") from None
+        except OSError as error:
+            raise ServerError(f"{shown}: {error.strerror}") from error
+        if check and done.returncode:
+            seen = done.stdout.strip()[-500:] or "no output"
+            raise ServerError(f"{shown} ended with status {done.returncode}: {seen}{self._log()}")
+        return done.stdout.strip()
+
+    def _log(self) -> str:
+        if not self.log_command:
+            return ""
+        try:
+            said = self._run(self.log_command, check=False)
+        except ServerError:
+            return ""
+        return f"; the end of its log:\n{said[-LOG_CHARACTERS:]}" if said else ""

@@ -1,0 +1,464 @@
+"""The voice comes back: what callers hear when panda dies, and when everything else does, too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PANDA, TITAN, Played, inside, lab, panda_speaks, play, start_play, wait
+
+pytestmark = pytest.mark.timeout(600)
+
+PHONES = ("phone1", "phone2")
+FROM_PANDA, FROM_TITAN = f"http://{PANDA}:8772", f"http://{TITAN}:8772"
+SHARE = "/home/op/.local/share/understudy"
+SERVER = f"{SHARE}/server"
+#: The hold-down of the tests: three sentences at once.
+QUICK_BACK = ["failback.yml", "-e", "failback_hold_down=0", "-e", "tts_route_hold_down_times=3"]
+#: A primary that is up, says that it is well, and returns silence.
+MUTE = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def send(self, kind, body):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.send("application/json", b'{"status": "ok"}')
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send("application/octet-stream", bytes(96000))
+http.server.ThreadingHTTPServer(("0.0.0.0", 8772), Handler).serve_forever()
+"""
+
+
+def as_op(host: str, command: str) -> str:
+    """Run a command as the operator inside a host, with his own systemd."""
+    environment = "XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/op"
+    return inside(host, f"cd /home/op; runuser -u op -- env {environment} {command}")
+
+
+def call(phone: str, text: str = "Good morning, how can I help you?") -> dict[str, Any]:
+    """Have a phone's agent speak a sentence, as in a call."""
+    asked = f"curl --silent --max-time 70 --data {json.dumps(text)} http://127.0.0.1:9000/"
+    said: dict[str, Any] = json.loads(inside(phone, asked))
+    return said
+
+
+def hears(phone: str, url: str, text: str = "Good morning, how can I help you?") -> None:
+    """A call is spoken whole, by that server."""
+    said = call(phone, text)
+    assert (said["url"], said["status"]) == (url, 200), said
+    assert said["bytes"] == pytest.approx(said["promised_s"] * 48000, abs=96)
+    assert said["bytes"] > 10_000
+
+
+def environment(phone: str) -> str:
+    return inside(phone, "cat /home/op/voice-agent.env")
+
+
+def route(phone: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(inside(phone, f"cat {SHARE}/route/route.json"))
+    return found
+
+
+def claims() -> list[str]:
+    return [phone for phone in PHONES if inside(phone, f"ls {SHARE}/route") .count("claim")]
+
+
+def health() -> dict[str, Any]:
+    said = inside("titan", "curl --silent http://127.0.0.1:8772/health || true")
+    return json.loads(said) if said else {"state": "gone"}
+
+
+def service() -> str:
+    return as_op("titan", "systemctl --user is-active understudy-tts || true")
+
+
+def warm() -> None:
+    as_op("titan", "systemctl --user start understudy-tts")
+    wait("titan is warm", lambda: health().get("ready"), 60)
+
+
+def cold() -> None:
+    as_op("titan", "systemctl --user disable --quiet --now understudy-tts")
+    as_op("titan", "systemctl --user reset-failed understudy-tts || true")
+
+
+def switch(played: Played) -> dict[str, Any]:
+    """The record of a failover or failback."""
+    newest = max((played.reports / "switches").iterdir())
+    found: dict[str, Any] = json.loads((newest / "switch.json").read_text())
+    return found
+
+
+def fails_over(reports: Path, *arguments: str) -> Played:
+    played = play(reports, "failover.yml", *arguments)
+    assert played.status == 0, played.output[-4000:]
+    for phone in PHONES:
+        hears(phone, FROM_TITAN)
+    assert not claims()
+    return played
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standby(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Installs the standby's voice as the operator does."""
+    played = play(tmp_path_factory.mktemp("standby"), "standby.yml")
+    assert played.status == 0, played.output[-4000:]
+    assert health()["ready"]
+
+
+@pytest.fixture(scope="module")
+def original() -> dict[str, str]:
+    """The phones' files as they were."""
+    return {phone: environment(phone) for phone in PHONES}
+
+
+@pytest.fixture(autouse=True)
+def as_before(original: dict[str, str]) -> Iterator[None]:
+    """Leaves panda speaking, titan warm and the phones with panda, whatever the test did."""
+    yield
+    for host in ("panda", *PHONES):
+        lab("mend", host)
+    inside("panda", "systemctl stop mute 2>/dev/null; systemctl start voice")
+    for phone, text in original.items():
+        inside(phone, f"rm -rf {SHARE}/route; cat >/home/op/voice-agent.env <<'END'\n{text}\nEND\n")
+        as_op(phone, "systemctl --user reload voice-agent")
+    inside("titan", "rm -f /home/op/filler; systemctl stop thief 2>/dev/null || true")
+    warm()
+    assert panda_speaks()
+
+
+@pytest.fixture
+def dead() -> None:
+    """Panda's host is gone: no TCP at all."""
+    lab("cut", "panda")
+
+
+# --- the path that matters -------------------------------------------------------------------
+
+
+def test_a_standby_that_stands_is_left_alone(reports: Path) -> None:
+    again = play(reports, "standby.yml")
+    assert again.status == 0, again.output[-3000:]
+    assert again.recap("titan")["changed"] == 0
+    unit = as_op("titan", "systemctl --user show understudy-tts -p Type,WatchdogUSec,Restart")
+    assert set(unit.split()) == {"Type=notify", "WatchdogUSec=1min", "Restart=on-failure"}
+    for phone in PHONES:
+        hears(phone, FROM_PANDA)
+
+
+def test_there_and_back(reports: Path, original: dict[str, str], dead: None) -> None:
+    played = fails_over(reports)
+    record = switch(played)
+    assert (record["status"], record["to"], record["epoch"]) == ("ok", "titan", 1)
+    times = record["times"]
+    assert times["heard_s"] - times["synthesis_s"] <= 6.0 + 4.0, times  # shared cores
+    assert times["switched_s"] < times["heard_s"]
+    for phone in PHONES:
+        assert f"{phone}: titan speaks, heard through {FROM_TITAN}" in played.text
+        assert environment(phone) == original[phone].replace(FROM_PANDA, FROM_TITAN)
+        assert (max((reports / "switches").iterdir()) / f"heard-{phone}.wav").stat().st_size > 10_000
+    assert "WARNING" in played.text
+    assert "nobody has shown that the standby sounds like the primary" in played.text
+    again = play(reports, "failover.yml")
+    assert again.status == 0
+    assert [again.recap(host)["changed"] for host in ("localhost", "titan", *PHONES)] == [0] * 4
+
+    lab("mend", "panda")
+    assert panda_speaks()
+    back = play(reports, *QUICK_BACK)
+    assert back.status == 0, back.output[-4000:]
+    assert "panda spoke, 3 of 3" in back.text
+    assert switch(back)["epoch"] == 2
+    for phone in PHONES:
+        assert environment(phone) == original[phone]
+        hears(phone, FROM_PANDA)
+        assert route(phone)["previous"]["url"] == FROM_TITAN
+    assert health()["ready"]  # standby_state: warm
+    again = play(reports, *QUICK_BACK)
+    assert again.status == 0
+    assert [again.recap(host)["changed"] for host in ("localhost", "titan", *PHONES)] == [0] * 4
+    assert "spoke, 1 of 3" not in again.text
+
+
+def test_from_cold_and_to_cold(reports: Path, dead: None) -> None:
+    cold()
+    assert service() == "inactive"
+    record = switch(fails_over(reports))
+    assert record["times"]["server_ready_s"] > 0
+    lab("mend", "panda")
+    assert panda_speaks()
+    back = play(reports, *QUICK_BACK, "-e", "standby_state=cold")
+    assert back.status == 0, back.output[-4000:]
+    assert service() == "inactive"
+    for phone in PHONES:
+        hears(phone, FROM_PANDA)
+    again = play(reports, *QUICK_BACK, "-e", "standby_state=cold")
+    assert again.recap("titan")["changed"] == 0
+
+
+def test_check_tells_what_would_happen(reports: Path, original: dict[str, str], dead: None) -> None:
+    cold()
+    looked = play(reports, "failover.yml", "--check", "--diff")
+    assert looked.status == 0, looked.output[-3000:]
+    assert f"-CHATTERBOX_URL={FROM_PANDA}" in looked.output
+    assert f"+CHATTERBOX_URL={FROM_TITAN}" in looked.output
+    assert "CHATTERBOX_TOKEN" not in looked.output
+    assert [looked.recap(host)["changed"] for host in ("titan", *PHONES)] == [1, 1, 1]
+    assert service() == "inactive"
+    assert {phone: environment(phone) for phone in PHONES} == original
+    assert not reports.exists()
+
+
+# --- the primary -----------------------------------------------------------------------------
+
+
+def test_a_dead_host_does_not_hold_it_up(reports: Path, dead: None) -> None:
+    played = fails_over(reports)
+    primary = switch(played)["primary"]
+    assert not primary["speaks"]
+    assert primary["wall_s"] <= 2.0
+    assert "no connection" in primary["seen"]
+
+
+def test_a_primary_that_speaks_is_not_left(reports: Path, original: dict[str, str]) -> None:
+    refused = play(reports, "failover.yml")
+    assert refused.status != 0
+    assert "panda is healthy and speaks" in refused.text
+    assert "-e force=true" in refused.text
+    assert {phone: environment(phone) for phone in PHONES} == original
+    assert [refused.recap(host)["changed"] for host in ("titan", *PHONES)] == [0, 0, 0]
+    assert switch(refused)["status"] == "failed"
+    fails_over(reports, "-e", "force=true")
+
+
+def test_a_primary_that_is_up_but_mute_is_left(reports: Path) -> None:
+    inside("panda", f"systemctl stop voice; cat >/run/mute.py <<'END'\n{MUTE}\nEND\n"
+           "systemd-run --quiet --unit=mute python3 /run/mute.py")  # fmt: skip
+    wait("it is up", lambda: "ok" in inside("panda", "curl -s http://127.0.0.1:8772/health || true"))
+    played = fails_over(reports)
+    assert "silent" in switch(played)["primary"]["seen"]
+    refused = play(reports, *QUICK_BACK)
+    assert refused.status != 0
+    assert re.search(r"panda spoke 0 of 3 times, then: .*silent", refused.text)
+    for phone in PHONES:
+        hears(phone, FROM_TITAN)
+
+
+def test_a_primary_that_comes_back_meanwhile(reports: Path, dead: None) -> None:
+    process = start_play(reports, "failover.yml")
+    assert process.stdout
+    for line in process.stdout:
+        if "Claim the client" in line:
+            lab("mend", "panda")
+            break
+    process.stdout.read()
+    assert process.wait() == 0
+    for phone in PHONES:
+        hears(phone, FROM_TITAN)
+    assert panda_speaks()
+    again = play(reports, "failover.yml")  # it stands: no reason to refuse
+    assert again.status == 0
+    assert again.recap("phone1")["changed"] == 0
+
+
+def test_a_primary_that_flaps_is_not_trusted(reports: Path) -> None:
+    fails_over(reports, "-e", "force=true")
+    back = ["failback.yml", "-e", "failback_hold_down=12", "-e", "tts_route_hold_down_times=4"]
+    process = start_play(reports, *back)
+    assert process.stdout
+    text = ""
+    for line in process.stdout:
+        text += line
+        if "spoke, 2 of 4" in line:
+            inside("panda", "systemctl kill --signal=KILL voice; systemctl stop voice")
+    assert process.wait() != 0
+    assert re.search(r"panda spoke 2 of 4 times, then: no connection", " ".join(text.split()))
+    for phone in PHONES:
+        hears(phone, FROM_TITAN)
+
+
+# --- the standby -----------------------------------------------------------------------------
+
+
+def test_a_server_killed_in_mid_synthesis_comes_back(reports: Path, dead: None) -> None:
+    fails_over(reports)
+    with ThreadPoolExecutor(1) as pool:
+        said: Future = pool.submit(call, "phone1", "This is one more sentence. " * 12)
+        wait("it speaks", lambda: health().get("busy"), 20)
+        inside("titan", "pkill -KILL -f 'understudy serve'")
+        since = time.time()
+        assert said.result()["status"] != 200
+    wait("it speaks again", lambda: health().get("ready"), 60)
+    assert time.time() - since < 60
+    hears("phone1", FROM_TITAN)
+
+
+def test_a_host_that_boots_while_clients_speak_to_it(reports: Path, dead: None) -> None:
+    cold()  # started by the failover, and by a boot from then on
+    fails_over(reports)
+    lab("reboot", "titan")
+    wait("it speaks again", lambda: health().get("ready"), 90)
+    hears("phone2", FROM_TITAN)
+
+
+def is_refused(reports: Path, original: dict[str, str], *words: str) -> None:
+    """The standby cannot speak: nobody is switched, and it is said soon and why."""
+    began = time.monotonic()
+    refused = play(reports, "failover.yml")
+    assert refused.status != 0
+    assert time.monotonic() - began < 60
+    for word in words:
+        assert word in refused.text, refused.output[-3000:]
+    assert {phone: environment(phone) for phone in PHONES} == original
+    assert not claims()
+
+
+def test_somebody_else_has_the_port(reports: Path, original: dict[str, str], dead: None) -> None:
+    cold()
+    inside("titan", "systemd-run --quiet --unit=thief python3 -m http.server 8772")
+    wait("the thief listens", lambda: ":8772" in inside("titan", "ss -ltn"))
+    is_refused(reports, original, "port 8772", "is already taken")
+    inside("titan", "systemctl stop thief")
+    fails_over(reports)
+
+
+def test_weights_that_are_cut_short(reports: Path, original: dict[str, str], dead: None) -> None:
+    cold()
+    inside("titan", f"cp -r /opt/lab/made/weights {SHARE}/cut; truncate -s 1M {SHARE}/cut/t3_cfg.safetensors; "
+           f"chown -R op {SHARE}/cut; cp {SERVER}/serve.json /run/serve.json; "
+           f"sed -i 's|/opt/lab/made/weights|{SHARE}/cut|' {SERVER}/serve.json")  # fmt: skip
+    try:
+        is_refused(reports, original, "t3_cfg.safetensors")
+        inside("titan", f"rm {SHARE}/cut/t3_cfg.safetensors")
+        is_refused(reports, original, "t3_cfg.safetensors")
+    finally:
+        inside("titan", f"cat /run/serve.json >{SERVER}/serve.json; rm -r {SHARE}/cut")
+    fails_over(reports)
+
+
+def test_a_voice_that_is_missing(reports: Path, original: dict[str, str], dead: None) -> None:
+    cold()
+    inside("titan", f"mv {SERVER}/voices/rehearsal.wav /home/op/away.wav")
+    try:
+        is_refused(reports, original, "rehearsal.wav")
+    finally:
+        inside("titan", f"mv /home/op/away.wav {SERVER}/voices/rehearsal.wav")
+
+
+def test_a_full_disk_on_the_standby(reports: Path, dead: None) -> None:
+    cold()
+    as_op("titan", "sh -c 'head -c 7G /dev/zero >~/filler' || true")
+    assert "100%" in inside("titan", "df /home")
+    fails_over(reports)
+
+
+# --- the clients -----------------------------------------------------------------------------
+
+
+def test_a_client_that_cannot_be_reached_is_finished_by_the_next_run(reports: Path) -> None:
+    inside("panda", "systemctl stop voice")
+    lab("cut", "phone2")
+    half = play(reports, "failover.yml")
+    assert half.status != 0
+    hears("phone1", FROM_TITAN)
+    assert "phone2: NOT switched: it cannot be reached" in half.text
+    assert "ansible-playbook failover.yml again" in half.text
+    lab("mend", "phone2")
+    assert f"URL={FROM_PANDA}" in environment("phone2")
+    whole = fails_over(reports)
+    assert "switch 1 was left half-done on phone2" in whole.text
+    assert [route(phone)["epoch"] for phone in PHONES] == [1, 1]
+    assert whole.recap("phone1")["changed"] == 0
+
+
+def test_a_client_with_another_token_is_put_back(reports: Path, original: dict[str, str]) -> None:
+    inside("panda", "systemctl stop voice")
+    inside("phone2", "sed -i 's/^CHATTERBOX_TOKEN=.*/CHATTERBOX_TOKEN=wrong/' /home/op/voice-agent.env")
+    half = play(reports, "failover.yml")
+    assert half.status != 0
+    hears("phone1", FROM_TITAN)
+    assert re.search(r"phone2: NOT switched: .*401, the token that the client sends is not the server's",
+                     half.text)  # fmt: skip
+    assert f"put back to {FROM_PANDA}" in half.text
+    assert f"URL={FROM_PANDA}" in environment("phone2")
+    assert not claims()
+    token = re.search("CHATTERBOX_TOKEN=(.*)", original["phone2"])
+    assert token
+    assert token[1] not in half.output
+    inside("phone2", f"sed -i 's/^CHATTERBOX_TOKEN=.*/{token[0]}/' /home/op/voice-agent.env")
+    fails_over(reports)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Look at everyone", "Does the primary", "Bring the standby", "Claim the client",
+     "TASK [tts_route : Switch", "Hear the voice", "Give the claim back"],
+)  # fmt: skip
+def test_killed_between_two_steps_it_is_finished_by_the_next_run(
+    reports: Path, dead: None, words: str
+) -> None:
+    cold()
+    process = start_play(reports, "failover.yml")
+    assert process.stdout
+    for line in process.stdout:
+        if words in line:
+            break
+    else:
+        pytest.fail(f"no {words}")
+    threading.Event().wait(0.3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    for phone in PHONES:  # whatever happened, a file is whole
+        assert re.search(r"CHATTERBOX_URL=http://10\.83\.72\.1[12]:8772\n", environment(phone))
+    fails_over(reports)
+    assert len({route(phone)["epoch"] for phone in PHONES}) == 1
+
+
+def test_two_operators(reports: Path, original: dict[str, str], dead: None) -> None:
+    claim = {"id": "other/1/2", "who": "alice@other", "command": "failback.yml", "at": time.time()}
+    inside("phone2", f"mkdir -p {SHARE}/route; echo '{json.dumps(claim)}' >{SHARE}/route/claim.json; "
+           "chown -R op:op /home/op/.local")  # fmt: skip
+    refused = play(reports, "failover.yml")
+    assert refused.status != 0
+    assert "alice@other is switching the clients with failback.yml" in refused.text
+    assert "nothing was switched, since phone2 could not be claimed" in refused.text
+    assert {phone: environment(phone) for phone in PHONES} == original
+    assert claims() == ["phone2"]
+    fails_over(reports, "-e", "tts_route_claim_ttl_s=5")
+
+
+def test_a_call_is_not_cut_off_by_the_way_back(reports: Path) -> None:
+    fails_over(reports, "-e", "force=true")
+    ended, said = threading.Event(), []
+
+    def calls() -> None:
+        while not ended.is_set():
+            said.append(call("phone1", "One sentence. And another one of the same call."))
+
+    talker = threading.Thread(target=calls)
+    talker.start()
+    try:
+        back = play(reports, *QUICK_BACK, "-e", "standby_state=cold")
+    finally:
+        ended.set()
+        talker.join()
+    assert back.status == 0, back.output[-3000:]
+    assert {row["status"] for row in said} == {200}, said
+    for row in said:
+        assert row["bytes"] == pytest.approx(row["promised_s"] * 48000, abs=96)
+    assert said[0]["url"] == FROM_TITAN
+    assert said[-1]["url"] == FROM_PANDA
