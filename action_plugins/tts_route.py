@@ -47,6 +47,8 @@ class ActionModule(ActionBase):
         args = dict(self._task.args)
         if args.get("state", "seen") != "seen":
             args["holder"] = merge_hash(me(), args.get("holder") or {})
+        else:
+            args.pop("holder", None)
         result = self._execute_module("tts_route", args, task_vars=task_vars)
         claim = result.get("claim")
         if args.get("state") == "claimed" and result.get("failed") and claim and is_dead(claim):

@@ -18,43 +18,48 @@ options:
     type: str
     choices: [seen, warm, cold, idle]
     default: seen
-  health_url:
-    description: Where the server says how it is, as its own host sees it.
-    type: str
+  service:
+    description: Where it is, and the commands for it.
+    type: dict
     required: true
-  state_command:
-    description: The command that prints what its service is doing, as a list.
-    type: list
-    elements: str
-    required: true
-  running_regex:
-    description: What that prints where the service runs or is about to.
-    type: str
-    required: true
-  failed_regex:
-    description: What that prints where the service was given up.
-    type: str
-    required: true
-  start_command:
-    description: The command that starts it, now and after a boot, as a list.
-    type: list
-    elements: str
-    required: true
-  stop_command:
-    description: The command that stops it, and keeps a boot from starting it, as a list.
-    type: list
-    elements: str
-    required: true
-  reset_command:
-    description: The command that makes a service that was given up startable again, as a list.
-    type: list
-    elements: str
-    default: []
-  log_command:
-    description: The command that prints the end of its log, as a list.
-    type: list
-    elements: str
-    default: []
+    suboptions:
+      health_url:
+        description: Where the server says how it is, as its own host sees it.
+        type: str
+        required: true
+      state_command:
+        description: The command that prints what its service is doing, as a list.
+        type: list
+        elements: str
+        required: true
+      running_regex:
+        description: What that prints where the service runs or is about to.
+        type: str
+        required: true
+      failed_regex:
+        description: What that prints where the service was given up.
+        type: str
+        required: true
+      start_command:
+        description: The command that starts it, now and after a boot, as a list.
+        type: list
+        elements: str
+        required: true
+      stop_command:
+        description: The command that stops it, and keeps a boot from starting it, as a list.
+        type: list
+        elements: str
+        required: true
+      reset_command:
+        description: The command that makes a service that was given up startable again, as a list.
+        type: list
+        elements: str
+        default: []
+      log_command:
+        description: The command that prints the end of its log, as a list.
+        type: list
+        elements: str
+        default: []
   wait_s:
     description: How long to wait, in seconds, for V(warm) and V(idle).
     type: float
@@ -73,12 +78,13 @@ author:
 EXAMPLES = r"""
 - name: Is the standby's voice up?
   tts_server:
-    health_url: http://127.0.0.1:8772/health
-    state_command: [systemctl, --user, is-active, understudy-tts]
-    running_regex: ^(active|activating)$
-    failed_regex: ^failed$
-    start_command: [systemctl, --user, start, --no-block, understudy-tts]
-    stop_command: [systemctl, --user, stop, understudy-tts]
+    service:
+      health_url: http://127.0.0.1:8772/health
+      state_command: [systemctl, --user, is-active, understudy-tts]
+      running_regex: ^(active|activating)$
+      failed_regex: ^failed$
+      start_command: [systemctl, --user, start, --no-block, understudy-tts]
+      stop_command: [systemctl, --user, stop, understudy-tts]
 """
 
 RETURN = r"""
@@ -106,6 +112,9 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy.voiceserver import ServerError, VoiceServer
 
+#: The commands that a service has, and may have.
+MUST, MAY = ("state", "start", "stop"), ("reset", "log")
+
 
 def run(module: AnsibleModule, server: VoiceServer) -> dict:
     state, wait_s = module.params["state"], module.params["wait_s"]
@@ -121,10 +130,8 @@ def run(module: AnsibleModule, server: VoiceServer) -> dict:
 
 
 def main() -> None:
-    commands = {
-        name: {"type": "list", "elements": "str", "required": True}
-        for name in ("state_command", "start_command", "stop_command")
-    }
+    required = {"type": "str", "required": True}
+    command = {"type": "list", "elements": "str"}
     module = AnsibleModule(
         argument_spec={
             "state": {
@@ -132,21 +139,25 @@ def main() -> None:
                 "default": "seen",
                 "choices": ["seen", "warm", "cold", "idle"],
             },
-            "health_url": {"type": "str", "required": True},
-            "running_regex": {"type": "str", "required": True},
-            "failed_regex": {"type": "str", "required": True},
-            "reset_command": {"type": "list", "elements": "str", "default": []},
-            "log_command": {"type": "list", "elements": "str", "default": []},
+            "service": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "health_url": required,
+                    "running_regex": required,
+                    "failed_regex": required,
+                    **{f"{name}_command": {**command, "required": True} for name in MUST},
+                    **{f"{name}_command": {**command, "default": []} for name in MAY},
+                },
+            },
             "wait_s": {"type": "float", "default": 120},
-            **commands,
         },
         supports_check_mode=True,
     )
     if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
         os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    p = dict(module.params)
     began = time.monotonic()
-    server = VoiceServer(**{name: p[name] for name in p if name not in ("state", "wait_s")})
+    server = VoiceServer(**module.params["service"])
     try:
         result = run(module, server)
     except ServerError as error:
