@@ -31,10 +31,11 @@ import httpx
 
 from understudy import audio
 
-WORDS = (
+WORDS = re.findall(
+    r"\w+",
     "the a good morning please call again after noon today number seven order green house "
-    "thank you very much for your patience we will open at nine on monday and close at five"
-).split()
+    "thank you very much for your patience we will open at nine on monday and close at five",
+)
 
 
 @dataclass

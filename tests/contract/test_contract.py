@@ -65,7 +65,9 @@ def test_settings_are_taken(primary, changes):
     assert len(speech(primary.post(primary.body("How are you?", **changes))))
 
 
-@pytest.mark.parametrize("text", ["Na\u00efve caf\u00e9 \u2013 \u201cyes\u201d.", "It costs $3.50, OK?\nGood."])
+@pytest.mark.parametrize(
+    "text", ["Na\u00efve caf\u00e9 \u2013 \u201cyes\u201d.", "It costs $3.50, OK?\nGood."]
+)
 def test_text_is_unicode_and_may_have_lines(primary, text):
     samples = speech(primary.post(primary.body(text)))
     assert audio.check(samples, RATE, text=text)["problems"] == []
@@ -79,7 +81,7 @@ def test_several_at_once_are_all_answered(primary):
         assert audio.check(speech(reply), RATE, text=text)["problems"] == []
 
 
-@pytest.mark.parametrize("token", [None, "wrong", "\u00e9".encode().decode("latin-1")])
+@pytest.mark.parametrize("token", [None, "wrong", "\u00e9".encode()])
 def test_without_the_token_there_is_nothing(primary, token):
     if primary.token is None:
         pytest.skip("no --token-file")
@@ -134,6 +136,10 @@ def test_another_path_and_another_method(primary):
     token = {"X-Internal-Token": primary.token} if primary.token else {}
     import httpx
 
-    for method, path in (("POST", "/no-such-path"), ("GET", primary.path), ("DELETE", primary.path)):
+    for method, path in (
+        ("POST", "/no-such-path"),
+        ("GET", primary.path),
+        ("DELETE", primary.path),
+    ):
         reply = httpx.request(method, primary.url + path, headers=token, trust_env=False)
         assert reply.status_code in (404, 405)

@@ -26,7 +26,7 @@ from loopback import (
 
 import understudy
 from understudy import api, audio, server
-from understudy.client import Server, VoiceServerError
+from understudy.client import Server
 from understudy.voice import Tuning
 
 TEXT = "Good morning, how can I help you today?"
@@ -384,39 +384,236 @@ def test_loopback():
     assert not any(map(api.is_loopback, ("0.0.0.0", "::", "", "10.0.0.1", "titan")))
 
 
-def test_run_serves_from_the_start_and_ends_when_told(voices, tmp_path):
-    """The whole, as a process; the token is in no line of its log."""
+# the process
+
+
+class Process:
+    """The server as a process of its own, with a made-up voice, under a made-up systemd."""
+
+    def __init__(self, document, tmp_path, load="FakeVoice", before=""):
+        self.url = f"http://127.0.0.1:{document['port']}"
+        self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.manager.bind(str(tmp_path / "notify"))
+        self.manager.settimeout(20)
+        self.told = []
+        paths = [str(Path(__file__).parent), str(Path(understudy.__file__).parents[1])]
+        program = textwrap.dedent(f"""
+            import json, sys
+            sys.path[:0] = {paths!r}
+            import numpy as np
+            from loopback import FakeVoice
+            from understudy import server, speaker
+            {before}
+            sys.exit(server.run(json.loads(sys.argv[1]), {load}))
+        """)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, json.dumps(document)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"},
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.manager.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+    def wait_for(self, words):
+        """Read what systemd is told until a line begins so."""
+        while True:
+            self.told += self.manager.recv(10_000).decode().splitlines()
+            if any(line.startswith(words) for line in self.told):
+                return
+
+    def end(self, sig=signal.SIGTERM):
+        """Send a signal; return the exit status and the log."""
+        if sig:
+            self.process.send_signal(sig)
+        log = self.process.communicate(timeout=20)[1]
+        return self.process.returncode, log
+
+
+def post_when_told(url, **options):
+    return httpx.post(f"{url}/synthesize", json=BODY, trust_env=False, timeout=20, **options)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_run_serves_from_the_start_and_ends_when_told(voices, tmp_path, sig):
+    """The whole; the token is in no line of the log."""
     (tmp_path / "token").touch(mode=0o600)
     (tmp_path / "token").write_text("s3cret\n")
     port = free_port()
     document = config(voices, port=port, token_file=str(tmp_path / "token"))
-    paths = [str(Path(__file__).parent), str(Path(understudy.__file__).parents[1])]
-    program = textwrap.dedent(f"""
-        import json, sys
-        sys.path[:0] = {paths!r}
-        from loopback import FakeVoice
-        from understudy.server import run
-        sys.exit(run(json.loads(sys.argv[1]), FakeVoice))
-    """)
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps(document)], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 20
-        with Server(f"http://127.0.0.1:{port}", token="s3cret", timeout_s=10) as client:
-            while True:
-                try:
-                    assert client.health()["ready"]
-                    break
-                except VoiceServerError:
-                    assert process.poll() is None
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
+    with Process(document, tmp_path) as server_:
+        server_.wait_for("READY=1")
+        with Server(server_.url, token="s3cret", timeout_s=10) as client:
+            assert client.health()["ready"]
             assert client.speak(TEXT, "samantha.wav", Tuning(0.3, 0.3, 0.6)).status == 200
-    finally:
-        os.kill(process.pid, signal.SIGTERM)
-        log = process.communicate(timeout=10)[1]
-    assert process.returncode == 0
+        server_.wait_for("WATCHDOG=1")
+        status, log = server_.end(sig)
+        server_.wait_for("STOPPING=1")
+    assert status == 0
     assert f"listening on 127.0.0.1 port {port}" in log
     assert "s of audio in" in log
     assert "s3cret" not in log
+    told = [line for line in server_.told if not line.startswith("WATCHDOG")]
+    assert told[0] == "STATUS=starting: it is loading"
+    assert told[told.index("READY=1") - 1] == "STATUS=ready"
+
+
+def test_a_sigterm_lets_what_was_accepted_finish(voices, tmp_path):
+    slow = "speaker.FakeVoice = FakeVoice; FakeVoice._take_time = lambda s, _: time.sleep(0.8)"
+    document = config(voices, port=free_port())
+    with Process(document, tmp_path, before=f"import time; {slow}") as server_:
+        server_.wait_for("READY=1")
+        with ThreadPoolExecutor(3) as pool:
+            replies = [pool.submit(post_when_told, server_.url) for _ in range(3)]
+            while httpx.get(f"{server_.url}/health", trust_env=False).json()["waiting"] < 2:
+                time.sleep(0.02)
+            server_.process.send_signal(signal.SIGTERM)
+            server_.wait_for("STOPPING=1")
+            time.sleep(0.3)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{server_.url}/health", trust_env=False)
+            assert [reply.result().status_code for reply in replies] == [200] * 3
+        assert server_.end(None)[0] == 0
+
+
+def test_a_sigterm_waits_no_longer_than_that(voices, tmp_path):
+    """The model is inside a call that does not come back."""
+    deaf = "import time; FakeVoice._take_time = lambda s, _: time.sleep(60 if s.said else 0)"
+    document = config(voices, port=free_port(), drain_s=0.5)
+    with Process(document, tmp_path, before=deaf) as server_:
+        server_.wait_for("READY=1")
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(post_when_told, server_.url)
+            while not httpx.get(f"{server_.url}/health", trust_env=False).json()["busy"]:
+                time.sleep(0.02)
+            began = time.monotonic()
+            server_.process.send_signal(signal.SIGTERM)
+            assert reply.result().status_code == 503
+            assert reply.result().json()["detail"] == "the server is stopping"
+        status, log = server_.end(None)
+        assert time.monotonic() - began < 15
+    assert status == 0
+    assert "the synthesis thread does not end" in log
+
+
+def test_a_sigterm_while_the_model_loads(voices, tmp_path):
+    document = config(voices, port=free_port(), drain_s=0.5)
+    load = "lambda: __import__('time').sleep(60)"
+    with Process(document, tmp_path, load=load) as server_:
+        server_.wait_for("STATUS=starting")
+        assert server_.end()[0] == 0
+    assert "READY=1" not in server_.told
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_process(voices, tmp_path):
+    document = config(voices, port=free_port())
+    with Process(document, tmp_path, load="lambda: 1 / 0") as server_:
+        server_.wait_for("STATUS=loading the model")
+        status, log = server_.end(None)
+    assert status == 1
+    expected = (
+        "understudy serve: loading the model: ZeroDivisionError: division by zero; "
+        "next: check /nowhere and device cpu"
+    )
+    assert log.splitlines()[-1] == expected
+    assert "READY=1" not in server_.told
+
+
+def test_no_ready_before_speech_and_no_watchdog_when_stuck(voices, tmp_path):
+    mute = (
+        "import time; speaker.BACK_OFF_S = 0.3; silence = np.zeros(48000, np.float32); "
+        "FakeVoice.__init__.__defaults__ = ({n: silence for n in range(3)},); "
+        "FakeVoice._take_time = lambda s, _: time.sleep(6 if len(s.said) == 4 else 0)"
+    )
+    document = config(voices, port=free_port(), stuck_s=0.5, deadline_s=0.5)
+    with Process(document, tmp_path, before=mute) as server_:
+        server_.wait_for("STATUS=failing: no speech in 3 attempts: silent")
+        assert "READY=1" not in server_.told
+        server_.wait_for("READY=1")
+        assert post_when_told(server_.url).status_code == 503
+        server_.wait_for("STATUS=failing: a synthesis is stuck")
+        server_.told.clear()
+        time.sleep(1)
+        server_.manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server_.wait_for("WATCHDOG=1")
+
+
+# what is found before a minute is spent on loading
+
+
+def test_a_token_that_others_can_read(voices, capsys, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    for mode in (0o640, 0o604, 0o660, 0o601):
+        token.chmod(mode)
+        err = refused(capsys, config(voices, token_file=str(token)))
+        assert f"(mode {mode:04o}); chmod 600 {token}\n" in err
+        assert "s3cret" not in err
+
+
+def test_a_token_that_is_not_there(voices, capsys, tmp_path):
+    err = refused(capsys, config(voices, token_file=str(tmp_path / "none")))
+    assert "No such file" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("nobody.wav", None, "no voice 'nobody.wav'; there are: other.wav, samantha.wav; put"),
+        ("../secret.wav", None, "expected the bare name of a file"),
+        ("page.wav", b"<!doctype html>", "an HTML page"),
+        ("empty.wav", b"", "is empty (0 bytes)"),
+    ],
+)
+def test_a_default_voice_that_is_none(voices, capsys, name, content, words):
+    if content is not None:
+        (voices / name).write_bytes(content)
+    err = refused(capsys, config(voices, default_voice=name))
+    assert words in err
+    assert str(voices) in err
+
+
+def test_weights_that_are_missing_or_cut(voices, capsys, tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "ve.safetensors").write_bytes(b"\x10" + bytes(7) + b"{}")
+    (weights / "tokenizer.json").write_text("{}")
+    assert server.run(config(voices, weights_dir=str(weights))) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{weights}/ve.safetensors: not a safetensors file, or cut short at 10 bytes" in err
+    assert f"{weights}/t3_cfg.safetensors: missing" in err
+    assert "understudy weights --config FILE" in err
+    assert "conds.pt" not in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"port": "http"}, "port: "),
+        ({"port": 70_000}, "port: Input should be less than or equal to 65535"),
+        ({"queue": -1}, "queue: "),
+        ({"deadline_s": 0}, "deadline_s: Input should be greater than 0"),
+        ({"deadline_s": float("nan")}, "deadline_s: "),
+        ({"proof_interval_s": -5}, "proof_interval_s: "),
+        ({"max_text": "long"}, "max_text: "),
+        ({"max_body_bytes": 10}, "max_body_bytes: "),
+        ({"voices_dir": 7}, "voices_dir: "),
+        ({"bind": None}, "bind: "),
+        ({"tuning": "loud"}, "tuning"),
+        ({"tuning": {"cfg_weight": "a", "exaggeration": 0.3, "temperature": 0.6}}, "tuning"),
+        ({"synthesis_path": 7}, "synthesis_path: "),
+        ({"synthesis_path": "/metrics"}, "synthesis_path is '/metrics'"),
+        ({"synthesis_path": "/v1/audio/speech"}, "synthesis_path is"),
+    ],
+)
+def test_a_value_that_makes_no_sense(voices, capsys, changes, words):
+    assert words in refused(capsys, config(voices, **changes))

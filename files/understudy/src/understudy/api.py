@@ -95,12 +95,6 @@ class OpenAIRefusal(BaseModel):
     error: OpenAIError
 
 
-class PcmResponse(Response):
-    """Raw PCM."""
-
-    media_type = "application/octet-stream"
-
-
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -270,16 +264,14 @@ def create_app(
     async def synthesize(request: Request, body: Any) -> Response:
         voice = body.reference_audio or config.default_voice
         said = await spoken(request, "text", body.text, [voice], body.tuning(config.tuning))
-        return PcmResponse(audio.float_to_pcm16(said.samples), headers=_headers(said))
+        return _pcm(said, "application/octet-stream")
 
     async def openai_speech(request: Request, body: Any) -> Response:
         voices = [body.voice, f"{body.voice}.wav"]
         said = await spoken(request, "input", body.input, voices, body.tuning(config.tuning))
         if body.response_format == "wav":
             return Response(audio.to_wav(said.samples, said.rate), media_type="audio/wav")
-        return Response(
-            audio.float_to_pcm16(said.samples), media_type="audio/pcm", headers=_headers(said)
-        )
+        return _pcm(said, "audio/pcm")
 
     synthesize.__annotations__["body"] = Request_
     openai_speech.__annotations__["body"] = OpenAIRequest_
@@ -287,7 +279,8 @@ def create_app(
     secured = token is not None
     app.add_api_route(
         HEALTH_PATH, health, methods=["GET"], response_model=None, summary="How the voice is",
-        responses={
+        responses=_responses(408, 413)
+        | {
             200: {"description": "It speaks: `ready` or `degraded`", "model": dict[str, Any]},
             503: {"description": "It does not: `starting` or `failing`", "model": dict[str, Any]},
         },
@@ -296,13 +289,13 @@ def create_app(
         METRICS_PATH, prometheus, methods=["GET"], response_model=None, response_class=Response,
         summary="Figures for Prometheus",
         responses=_responses(401, 408, 413) | {200: _content("The figures", "text/plain")},
-        openapi_extra=_security(secured, "token"),
+        openapi_extra=_security(secured, "token", None),  # None from this machine
     )  # fmt: skip
     app.add_api_route(
         config.synthesis_path, synthesize, methods=["POST"], response_model=None,
-        response_class=PcmResponse, summary="Speech as raw PCM",
+        response_class=Response, summary="Speech as raw PCM",
         responses=_responses(400, 401, 404, 408, 413, 422, 503)
-        | {200: _content("PCM, little-endian int16, 24 kHz, mono", PcmResponse.media_type)
+        | {200: _content("PCM, little-endian int16, 24 kHz, mono", "application/octet-stream")
            | {"headers": _SPEECH_HEADERS}},
         openapi_extra=_security(secured, "token"),
     )  # fmt: skip
@@ -407,14 +400,15 @@ def _unspeakable(text: str) -> str | None:
     return None if audio.count_words(text) else "there is not one word in it"
 
 
-def _headers(said: Utterance) -> dict[str, str]:
-    """Return the headers of the contract."""
-    return {
+def _pcm(said: Utterance, media_type: str) -> Response:
+    """Return raw PCM with the headers of the contract."""
+    headers = {
         "X-Audio-Duration": f"{len(said.samples) / said.rate:.3f}",
         "X-Sample-Rate": str(said.rate),
         "X-Channels": "1",
         "X-Format": "pcm_s16le",
     }
+    return Response(audio.float_to_pcm16(said.samples), headers=headers, media_type=media_type)
 
 
 def _sentence(error: Any) -> str:
@@ -467,9 +461,10 @@ def _content(description: str, *types: str) -> dict[str, Any]:
     return {"description": description, "content": {one: {"schema": schema} for one in types}}
 
 
-def _security(secured: bool, *schemes: str) -> dict[str, Any]:
-    """Return which of the schemes a route asks for."""
-    return {"security": [{scheme: []} for scheme in schemes]} if secured else {}
+def _security(secured: bool, *schemes: str | None) -> dict[str, Any]:
+    """Return which of the schemes a route asks for; None stands for nothing at all."""
+    asked: list[dict[str, list[str]]] = [{scheme: []} if scheme else {} for scheme in schemes]
+    return {"security": asked} if secured else {}
 
 
 def _describe(app: FastAPI, secured: bool) -> None:

@@ -292,9 +292,7 @@ class Speaker:
             )
         interval, age = self._config.proof_interval_s, self._age()
         if interval and age is not None and age > 2 * interval + self._config.deadline_s:
-            concerns.append(
-                f"the last good synthesis was {age:.0f} s ago; a proof was due after {interval:g} s"
-            )
+            concerns.append(f"no good synthesis for longer than {2 * interval:g} s, nor a proof")
         return concerns
 
     def _age(self) -> float | None:
@@ -303,10 +301,10 @@ class Speaker:
 
     def _stuck(self) -> str | None:
         """Return a sentence if the synthesis that runs will not come back."""
-        since = self._busy_since
-        if since is None or (seconds := time.monotonic() - since) <= self._config.stuck_s:
+        since, bound = self._busy_since, self._config.stuck_s
+        if since is None or time.monotonic() - since <= bound:
             return None
-        return f"a synthesis is stuck: {seconds:.0f} s, {self._config.stuck_s:g} are allowed"
+        return f"a synthesis is stuck: it takes longer than {bound:g} s"
 
     # The queue.
 
