@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 
 from ansible.errors import AnsibleActionFail
@@ -21,6 +22,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"control node: {error}. Next: make control, then . .venv/bin/activate"
             ) from error
+        # SciPy takes a second to import, and the reply as long to come.
+        threading.Thread(target=__import__, args=("pyloudnorm",), daemon=True).start()
         args = {"text": fresh_sentence(), **self._task.args}
         result = self._execute_module("tts_say", args, task_vars=task_vars)
         pcm = result.pop("pcm", None)

@@ -124,8 +124,8 @@ def test_a_role_leaves_the_internals_of_the_others_alone(name: str) -> None:
 
 
 def test_every_variable_is_used() -> None:
-    files = [path for name in ROLES for part in ("tasks", "vars", "defaults")
-             for path in (role(name) / part).glob("*.yml")]  # fmt: skip
+    files = [path for name in ROLES for part in ("tasks", "vars", "defaults", "templates")
+             for path in (role(name) / part).glob("*.*")]  # fmt: skip
     text = "\n".join(path.read_text(encoding="utf-8") for path in [*files, *PLAYS])
     for name in ROLES:
         for variable in defaults(name):
