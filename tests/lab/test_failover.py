@@ -73,7 +73,7 @@ def route(phone: str) -> dict[str, Any]:
 
 
 def claims() -> list[str]:
-    return [phone for phone in PHONES if inside(phone, f"ls {SHARE}/route") .count("claim")]
+    return [phone for phone in PHONES if inside(phone, f"ls {SHARE}/route").count("claim")]
 
 
 def health() -> dict[str, Any]:
@@ -121,7 +121,11 @@ def standby(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="module")
 def original() -> dict[str, str]:
-    """The phones' files as they were."""
+    """The phones' files as they are when panda speaks."""
+    for phone in PHONES:
+        inside(phone, f"sed -i 's|^CHATTERBOX_URL=.*|CHATTERBOX_URL={FROM_PANDA}|' "
+               f"/home/op/voice-agent.env; rm -rf {SHARE}/route")  # fmt: skip
+        as_op(phone, "systemctl --user reload voice-agent")
     return {phone: environment(phone) for phone in PHONES}
 
 
@@ -169,7 +173,9 @@ def test_there_and_back(reports: Path, original: dict[str, str], dead: None) -> 
     for phone in PHONES:
         assert f"{phone}: titan speaks, heard through {FROM_TITAN}" in played.text
         assert environment(phone) == original[phone].replace(FROM_PANDA, FROM_TITAN)
-        assert (max((reports / "switches").iterdir()) / f"heard-{phone}.wav").stat().st_size > 10_000
+        assert (
+            max((reports / "switches").iterdir()) / f"heard-{phone}.wav"
+        ).stat().st_size > 10_000
     assert "WARNING" in played.text
     assert "nobody has shown that the standby sounds like the primary" in played.text
     again = play(reports, "failover.yml")
@@ -247,7 +253,9 @@ def test_a_primary_that_speaks_is_not_left(reports: Path, original: dict[str, st
 def test_a_primary_that_is_up_but_mute_is_left(reports: Path) -> None:
     inside("panda", f"systemctl stop voice; cat >/run/mute.py <<'END'\n{MUTE}\nEND\n"
            "systemd-run --quiet --unit=mute python3 /run/mute.py")  # fmt: skip
-    wait("it is up", lambda: "ok" in inside("panda", "curl -s http://127.0.0.1:8772/health || true"))
+    wait(
+        "it is up", lambda: "ok" in inside("panda", "curl -s http://127.0.0.1:8772/health || true")
+    )
     played = fails_over(reports)
     assert "silent" in switch(played)["primary"]["seen"]
     refused = play(reports, *QUICK_BACK)
@@ -386,7 +394,9 @@ def test_a_client_that_cannot_be_reached_is_finished_by_the_next_run(reports: Pa
 
 def test_a_client_with_another_token_is_put_back(reports: Path, original: dict[str, str]) -> None:
     inside("panda", "systemctl stop voice")
-    inside("phone2", "sed -i 's/^CHATTERBOX_TOKEN=.*/CHATTERBOX_TOKEN=wrong/' /home/op/voice-agent.env")
+    inside(
+        "phone2", "sed -i 's/^CHATTERBOX_TOKEN=.*/CHATTERBOX_TOKEN=wrong/' /home/op/voice-agent.env"
+    )
     half = play(reports, "failover.yml")
     assert half.status != 0
     hears("phone1", FROM_TITAN)
