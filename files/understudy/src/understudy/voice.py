@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import rehearsal
+from . import loading, rehearsal
 
 #: Upstream's own limit on speech tokens per utterance (25 are one second).
 UPSTREAM_TOKEN_CAP = 1000
@@ -107,21 +107,21 @@ class Voice:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
         began = _process_start() or time.time()
-        import torch
+        with loading.Loading(weights_dir, device) as load:
+            import torch
 
-        if threads:
-            torch.set_num_threads(threads)
-        if stft_patch:
-            from .guard import apply_patch
+            if threads:
+                torch.set_num_threads(threads)
+            if stft_patch:
+                from .guard import apply_patch
 
-            apply_patch()
-        from chatterbox.tts import ChatterboxTTS
-
-        imported = time.time()
-        architecture = rehearsal.read_marker(weights_dir)
-        if architecture:
-            rehearsal.shrink(architecture)
-        model = ChatterboxTTS.from_local(weights_dir, device)
+                apply_patch()
+            load.import_upstream()
+            imported = time.time()
+            architecture = rehearsal.read_marker(weights_dir)
+            if architecture:
+                rehearsal.shrink(architecture)
+            model = load.model()
         cap = min(token_cap or UPSTREAM_TOKEN_CAP, UPSTREAM_TOKEN_CAP)
         info = {
             "model": "chatterbox-tts",
