@@ -64,7 +64,7 @@ def mel(*, sr: float, n_fft: int, n_mels: int, **other: Any) -> Any:
     hertz = linear * edges
     hertz[curved] = corner * np.exp(step * (edges[curved] - kink))
     bins, widths = np.fft.rfftfreq(n_fft, 1 / sr), np.diff(hertz)
-    rising = (bins - hertz[:-2, None]) / widths[:-1, None]
+    rising = -(hertz[:-2, None] - bins) / widths[:-1, None]  # where both are zero: minus zero
     falling = (hertz[2:, None] - bins) / widths[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
     triangles *= (2.0 / (hertz[2:] - hertz[:-2]))[:, None]

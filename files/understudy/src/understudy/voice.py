@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import loading, rehearsal
+from . import loading, prepared, rehearsal
 
 #: Upstream's own limit on speech tokens per utterance (25 are one second).
 UPSTREAM_TOKEN_CAP = 1000
@@ -69,6 +69,15 @@ def _process_start() -> float | None:
     return psutil.Process().create_time() if len(_loads) == 1 else None
 
 
+def _conditions(device: str, stft_patch: bool) -> dict[str, Any]:
+    """Return what the last bits of a computation depend on."""
+    import torch
+
+    if device.startswith("cuda"):
+        return {"device": torch.cuda.get_device_name(device), "stft_patch": stft_patch}
+    return {"device": device, "threads": torch.get_num_threads()}
+
+
 class Voice:
     """One model on one device. Not thread-safe: upstream keeps the voice in shared state."""
 
@@ -80,6 +89,9 @@ class Voice:
         self._cap = token_cap
         self._kept: dict[tuple[str, str], Any] = {}
         self._sampled: tuple[int, bool] = (0, False)
+        self._weights_dir: Path | None = None
+        self._trust_prepared = False
+        self._conditions: dict[str, Any] = {}
         self._watch_sampling()
 
     @classmethod
@@ -91,6 +103,7 @@ class Voice:
         stft_patch: bool = False,
         token_cap: int | None = None,
         threads: int | None = None,
+        trust_prepared: bool = True,
     ) -> Voice:
         """Import upstream and load the weights, offline.
 
@@ -100,6 +113,8 @@ class Voice:
             stft_patch: apply `understudy.guard.apply_patch` first.
             token_cap: stop an utterance after so many speech tokens; None is upstream's 1000.
             threads: CPU threads of torch; None leaves torch's own choice.
+            trust_prepared: take a voice that was prepared earlier from disk; False where the
+                preparing is what is tested or measured.
 
         Raises:
             FileNotFoundError, RuntimeError: from upstream, on missing or broken weights.
@@ -133,7 +148,10 @@ class Voice:
             "model_s": time.time() - imported,
             "busy": [{"what": "model_load", "start": began, "end": time.time()}],
         }
-        return cls(model, device, cap, info)
+        voice = cls(model, device, cap, info)
+        voice._weights_dir, voice._trust_prepared = weights_dir, trust_prepared
+        voice._conditions = _conditions(device, stft_patch)
+        return voice
 
     @property
     def has_default(self) -> bool:
@@ -154,11 +172,25 @@ class Voice:
         """
         key = (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
         if key not in self._kept:
-            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+            self._prepare(path, key[1], exaggeration)
             if len(self._kept) >= KEPT_REFERENCES:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = self._model.conds
         self._model.conds = self._kept[key]
+
+    def _prepare(self, path: Path, digest: str, exaggeration: float) -> None:
+        """Have upstream prepare a voice, or take it from disk where that was done before."""
+        kept = None
+        if self._weights_dir:
+            facts = {"exaggeration": exaggeration, **self._conditions}
+            kept = prepared.place(path, digest, self._weights_dir, **facts)
+        found = prepared.load(kept, self._device) if kept and self._trust_prepared else None
+        if found:
+            self._model.conds = found
+            return
+        self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+        if kept:
+            prepared.save(kept, self._model.conds)
 
     def speak(self, text: str, *, seed: int, tuning: Tuning) -> Utterance:
         """Synthesise one utterance with the current voice.
