@@ -74,7 +74,7 @@ def test_every_tensor_and_the_speech_are_the_same(
     # This time the voice comes from disk, and nothing that it takes to prepare one is imported.
     again = load("ours")
     assert differing(again["tensors"], upstream) == []
-    assert PUT_OFF <= set(ours["imported"]) | {"sklearn", "onnx", "accelerate", "requests"}
+    assert set(ours["imported"]) >= {"librosa", "numba", "scipy"}
     assert not PUT_OFF & set(again["imported"])
 
 
@@ -84,7 +84,7 @@ def test_what_is_not_known_is_loaded_as_upstream_does(
     found = load("unknown")
     assert differing(found["tensors"], upstream) == []
     assert "transformers is 5.2.0" in found["log"]
-    assert PUT_OFF <= set(found["imported"])
+    assert set(found["imported"]) >= PUT_OFF
 
 
 def test_buffers_that_no_file_has_are_computed_alike(

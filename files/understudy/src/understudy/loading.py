@@ -258,7 +258,7 @@ def _wake(device: str) -> None:
 
 def _from_local(tts: Any, weights_dir: Path, device: str, reader: _Reader) -> Any:
     """Build the modules and give them their tensors; None where a file lacks a parameter."""
-    with _no_random_numbers():
+    with _no_first_values():
         t3, s3gen, ve = tts.T3(), tts.S3Gen(), tts.VoiceEncoder()
         for name, module in zip(FILES, (t3, s3gen, ve), strict=True):
             # Upstream is strict with all but S3Gen, whose computed buffers may be missing.
@@ -285,20 +285,28 @@ def _fill(module: Any, tensors: dict[str, Any], *, strict: bool) -> list[str]:
 
 
 @contextlib.contextmanager
-def _no_random_numbers() -> Iterator[None]:
-    """Leave memory as it comes where a module would fill it with random numbers."""
+def _no_first_values() -> Iterator[None]:
+    """Leave memory as it comes where a module would fill it with what the files replace.
+
+    That is random numbers, and norms and products of them where a weight is kept as both.
+    """
     import torch
 
     def leave(tensor: Any, *_: Any, **__: Any) -> Any:
         return tensor
 
+    def norm(tensor: Any, power: int, dim: int) -> Any:
+        return tensor.new_empty([n if i == dim else 1 for i, n in enumerate(tensor.shape)])
+
+    others = [(torch, "_weight_norm", leave), (torch, "norm_except_dim", norm)]
     with contextlib.ExitStack() as restored:
-        for owner, name in itertools.product((torch.nn.init, torch.Tensor), _RANDOM):
+        random = itertools.product((torch.nn.init, torch.Tensor), _RANDOM, (leave,))
+        for owner, name, instead in [*random, *others]:
             if name in vars(owner):
                 restored.callback(setattr, owner, name, getattr(owner, name))
             elif hasattr(owner, name):  # inherited
                 restored.callback(delattr, owner, name)
             else:
                 continue
-            setattr(owner, name, leave)
+            setattr(owner, name, instead)
         yield
