@@ -295,7 +295,7 @@ def _no_first_values() -> Iterator[None]:
     def leave(tensor: Any, *_: Any, **__: Any) -> Any:
         return tensor
 
-    def norm(tensor: Any, power: int, dim: int) -> Any:
+    def norm(tensor: Any, _: int, dim: int) -> Any:
         return tensor.new_empty([n if i == dim else 1 for i, n in enumerate(tensor.shape)])
 
     others = [(torch, "_weight_norm", leave), (torch, "norm_except_dim", norm)]
