@@ -157,6 +157,7 @@ def test_without_a_text_only_extremes_are_wrong():
 def test_short_audio_has_no_loudness():
     assert audio.check(speechlike(0.39), RATE)["loudness_lufs"] is None
     assert audio.check(speechlike(0.5), RATE)["loudness_lufs"] is not None
+    assert audio.check(speechlike(0.5), RATE, loudness=False)["loudness_lufs"] is None
 
 
 def test_flat_tops_are_clipping_and_single_peaks_are_not():

@@ -132,7 +132,9 @@ def test_warm_ups_then_every_utterance_once(a_bench: Bench, valid: Any) -> None:
     assert a_bench.voice.references == [("samantha.wav", 0.3)]
     [(weights, device, options)] = a_bench.loads
     assert (weights, device) == (a_bench.weights, "cpu")
-    assert options == {"stft_patch": False, "token_cap": None, "threads": 2}
+    assert options == {
+        "stft_patch": False, "token_cap": None, "threads": 2, "trust_prepared": False,
+    }  # fmt: skip
 
 
 def test_figures_of_an_utterance_are_of_its_wav(a_bench: Bench) -> None:
@@ -512,7 +514,9 @@ def test_a_smoke_utterance_with_the_reference(speak_once: Any, a_bench: Bench) -
     assert found["smoke"]["audio"]["problems"] == []
     assert audio.read_wav(a_bench.directory / "smoke.wav")[1] == RATE
     assert [row["what"] for row in found["busy"]] == ["model_load", "synthesis"]
-    assert a_bench.loads[0][2] == {"stft_patch": True, "token_cap": 200, "threads": 1}
+    assert a_bench.loads[0][2] == {
+        "stft_patch": True, "token_cap": 200, "threads": 1, "trust_prepared": False,
+    }  # fmt: skip
 
 
 def test_the_default_voice_speaks_and_the_reference_is_prepared_all_the_same(

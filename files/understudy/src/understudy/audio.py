@@ -206,7 +206,12 @@ def count_words(text: str) -> int:
 
 
 def check(
-    samples: npt.NDArray[Any], rate: int, *, text: str | None = None, limits: Limits | None = None
+    samples: npt.NDArray[Any],
+    rate: int,
+    *,
+    text: str | None = None,
+    limits: Limits | None = None,
+    loudness: bool = True,
 ) -> dict[str, Any]:
     """Measure audio and say what is wrong with it as speech.
 
@@ -215,6 +220,7 @@ def check(
         rate: in Hz.
         text: what was to be said; its words bound the plausible length.
         limits: what passes; the defaults of `Limits` when None.
+        loudness: measure that too; False spares a server SciPy, two seconds of its start.
 
     Returns:
         The object "Audio" of docs/run-directory.md. ``problems`` is empty for
@@ -262,7 +268,7 @@ def check(
         "duration_s": round(duration, 4),
         "peak_dbfs": _rounded(peak),
         "rms_dbfs": _rounded(rms),
-        "loudness_lufs": _rounded(loudness_lufs(mono, rate) if rate > 0 else None),
+        "loudness_lufs": _rounded(loudness_lufs(mono, rate) if loudness and rate > 0 else None),
         "clipped_samples": clipped,
         "silence_ratio": round(ratio, 4),
         "leading_silence_s": round(float(leading), 3),

@@ -122,6 +122,7 @@ class _Bench:
             stft_patch=config["stft_patch"],
             token_cap=config["token_cap"],
             threads=config["threads"],
+            trust_prepared=False,
         )
         began = time.time()
         self.trying = "preparing the reference voice"

@@ -45,6 +45,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             stft_patch=config["stft_patch"],
             token_cap=config["token_cap"],
             threads=config["threads"],
+            trust_prepared=False,
         )
         result["import_ok"] = True
         result["busy"] += voice.info["busy"]

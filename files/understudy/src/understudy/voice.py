@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import rehearsal
+from . import loading, prepared, rehearsal
 
 #: Upstream's own limit on speech tokens per utterance (25 are one second).
 UPSTREAM_TOKEN_CAP = 1000
@@ -74,6 +74,15 @@ def _process_start() -> float | None:
     return psutil.Process().create_time() if len(_loads) == 1 else None
 
 
+def _conditions(device: str, stft_patch: bool) -> dict[str, Any]:
+    """Return what the last bits of a computation depend on."""
+    import torch
+
+    if device.startswith("cuda"):
+        return {"device": torch.cuda.get_device_name(device), "stft_patch": stft_patch}
+    return {"device": device, "threads": torch.get_num_threads()}
+
+
 class Voice:
     """One model on one device. Not thread-safe: upstream keeps the voice in shared state."""
 
@@ -87,6 +96,9 @@ class Voice:
         self._files: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._sampled: tuple[int, bool] = (0, False)
         self._should_stop: Callable[[], bool] | None = None
+        self._weights_dir: Path | None = None
+        self._trust_prepared = False
+        self._conditions: dict[str, Any] = {}
         self._watch_sampling()
 
     @classmethod
@@ -98,6 +110,7 @@ class Voice:
         stft_patch: bool = False,
         token_cap: int | None = None,
         threads: int | None = None,
+        trust_prepared: bool = True,
     ) -> Voice:
         """Import upstream and load the weights, offline.
 
@@ -107,6 +120,8 @@ class Voice:
             stft_patch: apply `understudy.guard.apply_patch` first.
             token_cap: stop an utterance after so many speech tokens; None is upstream's 1000.
             threads: CPU threads of torch; None leaves torch's own choice.
+            trust_prepared: take a voice that was prepared earlier from disk; False where the
+                preparing is what is tested or measured.
 
         Raises:
             FileNotFoundError, RuntimeError: from upstream, on missing or broken weights.
@@ -114,21 +129,21 @@ class Voice:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
         began = _process_start() or time.time()
-        import torch
+        with loading.Loading(weights_dir, device) as load:
+            import torch
 
-        if threads:
-            torch.set_num_threads(threads)
-        if stft_patch:
-            from .guard import apply_patch
+            if threads:
+                torch.set_num_threads(threads)
+            if stft_patch:
+                from .guard import apply_patch
 
-            apply_patch()
-        from chatterbox.tts import ChatterboxTTS
-
-        imported = time.time()
-        architecture = rehearsal.read_marker(weights_dir)
-        if architecture:
-            rehearsal.shrink(architecture)
-        model = ChatterboxTTS.from_local(weights_dir, device)
+                apply_patch()
+            load.import_upstream()
+            imported = time.time()
+            architecture = rehearsal.read_marker(weights_dir)
+            if architecture:
+                rehearsal.shrink(architecture)
+            model = load.model()
         cap = min(token_cap or UPSTREAM_TOKEN_CAP, UPSTREAM_TOKEN_CAP)
         info = {
             "model": "chatterbox-tts",
@@ -140,7 +155,10 @@ class Voice:
             "model_s": time.time() - imported,
             "busy": [{"what": "model_load", "start": began, "end": time.time()}],
         }
-        return cls(model, device, cap, info)
+        voice = cls(model, device, cap, info)
+        voice._weights_dir, voice._trust_prepared = weights_dir, trust_prepared
+        voice._conditions = _conditions(device, stft_patch)
+        return voice
 
     @property
     def has_default(self) -> bool:
@@ -167,13 +185,16 @@ class Voice:
         known, digest = self._files.get(path, ((), ""))
         if known != seen:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        place = None
         if digest in self._kept:
             conditionals = self._kept.pop(digest)
         else:
-            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+            place = self._prepare(path, digest, exaggeration)
             conditionals = self._model.conds
         if known != seen and _signature(path) != seen:
             raise OSError(f"{path} changed while it was read")
+        if place:
+            prepared.save(place, conditionals)
         self._files[path] = seen, digest
         self._keep(digest, conditionals)
         return digest
@@ -192,6 +213,23 @@ class Voice:
         while len(self._kept) > KEPT_REFERENCES:
             self._kept.pop(next(iter(self._kept)))
         self._files = {path: file for path, file in self._files.items() if file[1] in self._kept}
+
+    def _prepare(self, path: Path, digest: str, exaggeration: float) -> Path | None:
+        """Have upstream prepare a voice, or take it from disk where that was done before.
+
+        Returns:
+            Where it is to be saved, if it was prepared now.
+        """
+        kept = None
+        if self._weights_dir:
+            facts = {"exaggeration": exaggeration, **self._conditions}
+            kept = prepared.place(path, digest, self._weights_dir, **facts)
+        found = prepared.load(kept, self._device) if kept and self._trust_prepared else None
+        if found:
+            self._model.conds = found
+            return None
+        self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+        return kept
 
     def speak(
         self,
