@@ -513,7 +513,7 @@ class Speaker:
                 log.exception("voice %s", reference)
                 raise NoSpeech(f"voice {reference.name}: {_one_line(error)}") from error
             problem = (
-                f"{reference} cannot be used any more, so it speaks as prepared before: "
+                f"{reference.name} cannot be used any more, so it speaks as prepared before: "
                 f"{_one_line(error)}"
             )
         if reference == self._default:
@@ -593,4 +593,4 @@ def _process_age_s() -> float:
 
 def _one_line(error: Exception) -> str:
     """Return an exception as one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
