@@ -85,7 +85,7 @@ class ModelError(Exception):
     """The model raised, however often it was asked."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One accepted request.
 
@@ -260,6 +260,8 @@ class Speaker:
         """Return the state and the reasons for it, as sentences; none for ``ready``."""
         if stuck := self._stuck():
             return "failing", [stuck]
+        if self._thread.ident and not (self.running or self.fatal or self._stopped):
+            return "failing", ["the synthesis thread has ended; see the log"]
         if error := self.fatal or self.error:
             return "failing", [error]
         if self._last_good is None:
