@@ -381,6 +381,22 @@ def test_a_proof_that_is_overdue_is_told(voices):
     assert reasons == ["no good synthesis for longer than 20 s, nor a proof"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_told(voices, http):
+    class Deadly(FakeVoice):
+        def speak(self, *_, **__):
+            if self.said:
+                raise SystemExit
+            return super().speak(*_, **__)
+
+    app = voice_app(voices, Deadly(), deadline_s=0.5)
+    with serving(app) as at:
+        wait_for(at, "ready")
+        assert post(http, at).status_code == 503
+        assert health(http, at)["reasons"] == ["the synthesis thread has ended; see the log"]
+        assert not app.state.speaker.alive
+
+
 def test_the_body_of_health(voices, voice, http):
     with serving(voice_app(voices, voice)) as at:
         found = wait_for(at, "ready").json()

@@ -32,7 +32,7 @@ class Metrics:
     Attributes:
         requests: for speech, by outcome.
         retries: syntheses repeated with another seed, by reason.
-        synthesis: wall time of a whole text that was spoken, in seconds.
+        synthesis: wall time of a whole text that was spoken, repetitions left out, in seconds.
         audio: seconds of audio made for callers.
         waiting: requests in the queue.
         last_good: seconds since the last speech that passed the checks; -1 before the first.
@@ -54,7 +54,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.synthesis = Histogram(
-            "understudy_synthesis_seconds", "Wall time of a whole text that was spoken.",
+            "understudy_synthesis_seconds", "Wall time of a text that was spoken.",
             buckets=(0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 30, 60), registry=registry,
         )  # fmt: skip
         self.audio = Counter(

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
@@ -61,7 +62,8 @@ def _serve(
 ) -> int:
     """Serve on a socket until told to stop; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # What libraries tell their own users, some of it with every synthesis.
+    warnings.simplefilter("ignore", FutureWarning)
     log.info("listening on %s port %d", settings.bind, sock.getsockname()[1])
     app = create_app(settings, load, token)
     speaker: Speaker = app.state.speaker

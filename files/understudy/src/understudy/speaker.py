@@ -85,7 +85,7 @@ class ModelError(Exception):
     """The model raised, however often it was asked."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One accepted request.
 
@@ -260,6 +260,8 @@ class Speaker:
         """Return the state and the reasons for it, as sentences; none for ``ready``."""
         if stuck := self._stuck():
             return "failing", [stuck]
+        if self._thread.ident and not (self.running or self.fatal or self._stopped):
+            return "failing", ["the synthesis thread has ended; see the log"]
         if error := self.fatal or self.error:
             return "failing", [error]
         if self._last_good is None:
@@ -517,7 +519,7 @@ class Speaker:
                 log.exception("voice %s", reference)
                 raise NoSpeech(f"voice {reference.name}: {_one_line(error)}") from error
             problem = (
-                f"{reference} cannot be used any more, so it speaks as prepared before: "
+                f"{reference.name} cannot be used any more, so it speaks as prepared before: "
                 f"{_one_line(error)}"
             )
         if reference == self._default:
@@ -597,4 +599,4 @@ def _process_age_s() -> float:
 
 def _one_line(error: Exception) -> str:
     """Return an exception as one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
