@@ -124,7 +124,8 @@ def _upstream() -> Later:
     return Later(
         modules=(
             "accelerate", "librosa", "numba", "onnx", "requests", "scipy", "sklearn",
-            "torch._dynamo", "transformers.model_debugging_utils", "transformers.processing_utils",
+            "torch._dynamo", "transformers.image_transforms", "transformers.model_debugging_utils",
+            "transformers.processing_utils",
         ),
         # Both look through the source of every model there is to know where to find what.
         packages=("transformers", "transformers.models"),
