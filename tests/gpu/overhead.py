@@ -31,6 +31,7 @@ def main():
     given = arguments.parse_args()
 
     import uvicorn
+
     from understudy.api import create_app
     from understudy.server import listen, load_voice
     from understudy.settings import ServerConfig

@@ -45,6 +45,7 @@ FILES = ("t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors")
 SWITCH_S = 0.0002
 
 _CHUNK = 8 * 2**20
+_ROOTS = ("chatterbox", "diffusers", "perth", "s3tokenizer", "transformers")
 _RANDOM = (
     "uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
     "xavier_uniform_", "xavier_normal_", "orthogonal_",
@@ -83,17 +84,18 @@ class Loading:
     def __init__(self, weights_dir: Path, device: str) -> None:
         self._dir, self._device = weights_dir, device
         self._reader = _Reader(weights_dir, device) if known() else None
+        self._left, self._stand_ins = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> Loading:
-        self._left = contextlib.ExitStack()
         self._left.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()
         if self._reader:
             self._left.callback(self._reader.stop)
             self._left.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_S)
-            self._left.enter_context(_distributions_by_name())
-            self._left.enter_context(_upstream())
+            self._left.enter_context(self._stand_ins)
+            self._stand_ins.enter_context(_distributions_by_name())
+            self._stand_ins.enter_context(_upstream())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,6 +106,14 @@ class Loading:
         """Import upstream, after torch."""
         if self._reader:
             self._reader.start()
+            try:
+                import chatterbox.tts
+            except Exception as error:  # of whatever kind: nothing else is known of it
+                log.warning("without what can wait: %r; importing all of it", error)
+                self._stand_ins.close()
+                for name in list(sys.modules):  # half imported, some of it
+                    if name.partition(".")[0] in _ROOTS:
+                        del sys.modules[name]
         import chatterbox.tts  # noqa: F401
 
     def model(self) -> Any:
@@ -124,7 +134,8 @@ def _upstream() -> Later:
     return Later(
         modules=(
             "accelerate", "librosa", "numba", "onnx", "requests", "scipy", "sklearn",
-            "torch._dynamo", "transformers.model_debugging_utils", "transformers.processing_utils",
+            "torch._dynamo", "transformers.image_transforms", "transformers.model_debugging_utils",
+            "transformers.processing_utils",
         ),
         # Both look through the source of every model there is to know where to find what.
         packages=("transformers", "transformers.models"),
