@@ -73,7 +73,8 @@ def route(phone: str) -> dict[str, Any]:
 
 
 def claims() -> list[str]:
-    return [phone for phone in PHONES if inside(phone, f"ls {SHARE}/route").count("claim")]
+    look = f"ls {SHARE}/route 2>/dev/null || true"
+    return [phone for phone in PHONES if "claim.json" in inside(phone, look)]
 
 
 def health() -> dict[str, Any]:
@@ -86,7 +87,8 @@ def service() -> str:
 
 
 def warm() -> None:
-    as_op("titan", "systemctl --user start understudy-tts")
+    as_op("titan", "systemctl --user reset-failed understudy-tts || true")
+    as_op("titan", "systemctl --user start --no-block understudy-tts")
     wait("titan is warm", lambda: health().get("ready"), 60)
 
 
@@ -293,7 +295,8 @@ def test_a_primary_that_flaps_is_not_trusted(reports: Path) -> None:
         if "spoke, 2 of 4" in line:
             inside("panda", "systemctl kill --signal=KILL voice; systemctl stop voice")
     assert process.wait() != 0
-    assert re.search(r"panda spoke 2 of 4 times, then: no connection", " ".join(text.split()))
+    said = " ".join(text.split())
+    assert re.search("panda spoke 2 of 4 times, then: .*(no connection|broke off)", said), said
     for phone in PHONES:
         hears(phone, FROM_TITAN)
 
