@@ -208,8 +208,8 @@ def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
     comes_back(f"controller gets {how} while {phase}", since, START_S + 15, reports)
 
 
-@pytest.mark.parametrize("phase", ["pausing", "benching"])
-def test_the_control_node_is_gone(reports: Path, phase: str) -> None:
+def test_the_control_node_is_gone(reports: Path) -> None:
+    phase = "pausing"
     arguments, words, then_s = PHASES[phase]
     bench = Bench(reports, *arguments)
     bench.reach(words, then_s)
@@ -245,8 +245,8 @@ def test_the_controller_sleeps_longer_than_its_lease(reports: Path) -> None:
 # --- the network -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["pausing", "benching"])
-def test_the_network_is_gone_for_longer_than_the_lease(reports: Path, phase: str) -> None:
+def test_the_network_is_gone_for_longer_than_the_lease(reports: Path) -> None:
+    phase = "benching"
     arguments, words, then_s = PHASES[phase]
     bench = Bench(reports, *arguments)
     bench.reach(words, then_s)
