@@ -143,8 +143,9 @@ class ActionModule(ActionBase):
             "tts_server_found"
         ) or {}
         warning = own["evidence"]["warning"] if args["command"] == switching.FAILOVER else None
+        ready_at = float(ready["ready_at"]) if ready.get("ready") else None
         ended = switching.outcome(
-            args["command"], own["decision"], rows, own["began"], ready.get("ready_at"), warning
+            args["command"], own["decision"], rows, own["began"], ready_at, warning
         )
         words = ended.pop("last_words")
         self._record(own, ended)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PANDA, TITAN, Played, inside, lab, panda_speaks, play, start_play, wait
+from conftest import PANDA, ROOT, TITAN, Played, inside, lab, panda_speaks, play, start_play, wait
+
+from understudy.schemas import load_schemas
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -101,6 +103,7 @@ def switch(played: Played) -> dict[str, Any]:
     """The record of a failover or failback."""
     newest = max((played.reports / "switches").iterdir())
     found: dict[str, Any] = json.loads((newest / "switch.json").read_text())
+    assert not list(load_schemas(ROOT / "files/schemas")["switch"].iter_errors(found)), found
     return found
 
 

@@ -26,6 +26,7 @@ def test_each_schema_is_a_schema(schemas_dir: Path) -> None:
         "preflight",
         "ratings",
         "run",
+        "switch",
         "verdict",
     )
     assert names == [f"{kind}.schema.json" for kind in kinds]
