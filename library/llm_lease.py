@@ -177,7 +177,7 @@ class Lease:
             by_hand: without its service, start the keeper itself: better than none.
         """
         deadline = time.monotonic() + KEEPER_S
-        seen = ""
+        seen, detached = "", False
         while not self.window.kept(lease):
             if self.window.lease() is None:
                 return ""
@@ -189,8 +189,9 @@ class Lease:
             ended = w.run(self.p["keeper_command"]) if self.p["keeper_command"] else None
             if ended is not None and ended.returncode:
                 seen = ended.stdout.strip()[-500:]
-                if by_hand:
+                if by_hand and not detached:
                     self._detach()
+                    detached = True
             for _ in range(8):
                 if self.window.kept(lease):
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import ansible.module_utils  # noqa: E402
 
 if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+# Where compiled files appear, and whether, is the machine's setting; tests that list or fill a
+# directory are to see the same everywhere.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 import pytest  # noqa: E402
 import run_factory  # noqa: E402

@@ -264,7 +264,9 @@ def shortcut(house: House, tmp_path: Path) -> str:
     path.write_text(
         "#!/bin/sh\n"
         f'if [ "$1" = -m ] && [ "$2" = venv ]; then mkdir -p "$3/bin"; '
-        f'ln -s "{house.path}/bin/python" "$3/bin/python"\n'
+        # No link: through it a Python whose distribution forbids pip would find itself.
+        f'printf "#!/bin/sh\\nexec {sys.executable} \\"\\$@\\"\\n" >"$3/bin/python"\n'
+        'chmod +x "$3/bin/python"\n'
         f'else exec "{PYTHON}" "$@"; fi\n'
     )
     path.chmod(0o755)
