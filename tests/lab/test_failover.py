@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PANDA, ROOT, TITAN, Played, inside, lab, panda_speaks, play, start_play, wait
+from conftest import (
+    LAB,
+    PANDA,
+    ROOT,
+    TITAN,
+    Played,
+    inside,
+    lab,
+    panda_speaks,
+    play,
+    start_play,
+    wait,
+)
 
 from understudy.schemas import load_schemas
 
@@ -232,6 +246,24 @@ def test_check_tells_what_would_happen(reports: Path, original: dict[str, str], 
     assert service() == "inactive"
     assert {phone: environment(phone) for phone in PHONES} == original
     assert not reports.exists()
+
+
+@pytest.mark.parametrize("url", [FROM_PANDA, FROM_TITAN])
+def test_both_servers_keep_one_contract(url: str) -> None:
+    asked = [
+        "--server",
+        url,
+        "--token-file",
+        LAB / "ssh/panda/token",
+        "--reference",
+        "rehearsal.wav",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "tests/contract", *asked],
+        cwd=ROOT, text=True, check=False, capture_output=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"\n\d+ passed in", done.stdout), done.stdout[-300:]  # none was skipped
 
 
 # --- the primary -----------------------------------------------------------------------------
