@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # More arguments for ansible-playbook, such as -v or -e ab_scores=scores.csv.
 REHEARSAL_ARGS ?=
+# More arguments for the lab's pytest: -m 'not long' leaves out what is a second case of something.
+LAB_ARGS ?=
 
 .PHONY: rehearse rehearsal-up rehearsal-down lab-up lab-down lab-test lab-clean test lint unit control dev locks clean
 
@@ -45,7 +47,7 @@ lab-clean: ## remove that too
 	@$(PYTHON) scripts/lab clean
 
 lab-test: dev ## what needs a real systemd, Docker or sshd, or a host that dies
-	@$(BIN)/python scripts/lab up && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/lab; \
+	@$(BIN)/python scripts/lab up && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/lab $(LAB_ARGS); \
 	  status=$$?; $(BIN)/python scripts/lab down && exit $$status
 
 # The control node's environment: Ansible and the Python half, from hashed locks.

@@ -248,7 +248,7 @@ def test_check_tells_what_would_happen(reports: Path, original: dict[str, str], 
     assert not reports.exists()
 
 
-@pytest.mark.parametrize("url", [FROM_PANDA, FROM_TITAN])
+@pytest.mark.parametrize("url", [pytest.param(FROM_PANDA, marks=pytest.mark.long), FROM_TITAN])
 def test_both_servers_keep_one_contract(url: str) -> None:
     asked = [
         "--server",
@@ -269,6 +269,7 @@ def test_both_servers_keep_one_contract(url: str) -> None:
 # --- the primary -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_dead_host_does_not_hold_it_up(reports: Path, dead: None) -> None:
     played = fails_over(reports)
     primary = switch(played)["primary"]
@@ -303,6 +304,7 @@ def test_a_primary_that_is_up_but_mute_is_left(reports: Path) -> None:
         hears(phone, FROM_TITAN)
 
 
+@pytest.mark.long
 def test_a_primary_that_comes_back_meanwhile(reports: Path, dead: None) -> None:
     process = start_play(reports, "failover.yml")
     assert process.stdout
@@ -353,6 +355,7 @@ def test_a_server_killed_in_mid_synthesis_comes_back(reports: Path, dead: None) 
     hears("phone1", FROM_TITAN)
 
 
+@pytest.mark.long
 def test_a_host_that_boots_while_clients_speak_to_it(reports: Path, dead: None) -> None:
     cold()  # started by the failover, and by a boot from then on
     fails_over(reports)
@@ -397,6 +400,7 @@ def test_weights_that_are_cut_short(reports: Path, original: dict[str, str], dea
     fails_over(reports)
 
 
+@pytest.mark.long
 def test_a_voice_that_is_missing(reports: Path, original: dict[str, str], dead: None) -> None:
     cold()
     inside("titan", f"mv {SERVER}/voices/rehearsal.wav /home/op/away.wav")
@@ -454,8 +458,9 @@ def test_a_client_with_another_token_is_put_back(reports: Path, original: dict[s
 
 @pytest.mark.parametrize(
     "words",
-    ["Bring the standby", "Claim the client", "TASK [tts_route : Switch", "Hear the voice",
-     "Give the claim back"],
+    [pytest.param("Bring the standby", marks=pytest.mark.long), "Claim the client",
+     "TASK [tts_route : Switch", pytest.param("Hear the voice", marks=pytest.mark.long),
+     pytest.param("Give the claim back", marks=pytest.mark.long)],
 )  # fmt: skip
 def test_killed_between_two_steps_it_is_finished_by_the_next_run(
     reports: Path, dead: None, words: str

@@ -94,7 +94,7 @@ def test_a_cut_host_is_gone_and_comes_back_with_address_and_routes(mended: None)
     assert llm_answers()
 
 
-@pytest.mark.parametrize("how", ["reboot", "power-cycle"])
+@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=pytest.mark.long)])
 @pytest.mark.parametrize("host", HOSTS)
 def test_everything_enabled_comes_back(host: str, how: str) -> None:
     boot = "cat /proc/sys/kernel/random/boot_id"
@@ -107,7 +107,7 @@ def test_everything_enabled_comes_back(host: str, how: str) -> None:
     assert llm_answers() if host == "titan" else panda_speaks()
 
 
-@pytest.mark.parametrize("how", ["reboot", "power-cycle"])
+@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=pytest.mark.long)])
 def test_gemma_stopped_by_hand_stays_stopped(how: str, mended: None) -> None:
     ssh("titan", "docker stop vllm-gemma4")
     lab(how, "titan")

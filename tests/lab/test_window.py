@@ -62,6 +62,8 @@ PHASES = {
     "restoring": (DIES, "Give the lease back", 3.0),
 }
 
+FIRST = (("SIGINT", "benching"), ("SIGTERM", "restoring"), ("SIGKILL", "pausing"))
+
 
 class Bench:
     """A bench that runs, with what it has said so far."""
@@ -191,8 +193,15 @@ def test_a_failure_inside_the_window(reports: Path) -> None:
     assert "bench-titan.json" in " ".join(played.verdict["reasons"])
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+#: Each signal and each phase once is quick enough for every change.
+ENDS = [
+    pytest.param(how, phase, marks=[] if (how, phase) in FIRST else [pytest.mark.long])
+    for how in ("SIGINT", "SIGTERM", "SIGKILL")
+    for phase in PHASES
+]
+
+
+@pytest.mark.parametrize(("how", "phase"), ENDS)
 def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
     """The control node lives, so it is not the lease that has to run out."""
     arguments, words, then_s = PHASES[phase]
@@ -261,6 +270,7 @@ def test_the_network_is_gone_for_longer_than_the_lease(reports: Path) -> None:
     assert "titan" in " ".join(played.verdict["reasons"])
 
 
+@pytest.mark.long
 def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
     bench = Bench(reports, "-e", "tts_bench_timeout_s=40")
     bench.reach("the voice is ready")
@@ -277,7 +287,7 @@ def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
 # --- the host --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["reboot", "power-cycle"])
+@pytest.mark.parametrize("how", [pytest.param("reboot", marks=pytest.mark.long), "power-cycle"])
 def test_the_host_is_rebooted_inside_the_window(reports: Path, how: str) -> None:
     bench = Bench(reports)
     bench.reach("the voice is ready")
@@ -381,6 +391,7 @@ time.time, datetime.datetime = moved, Moved
 """
 
 
+@pytest.mark.long
 def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
     site = "/home/op/.local/lib/python3.11/site-packages"
     inside("titan", f"echo 0 >/tmp/clock; mkdir -p {site}; "
@@ -436,6 +447,7 @@ def test_two_benches_at_once(reports: Path) -> None:
     comes_back("a second bench is refused, the first interrupted", time.time(), START_S + 15)
 
 
+@pytest.mark.long
 def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     """A lease whose keeper somebody has stopped, so that it ran out and nothing happened."""
     bench = Bench(reports)
@@ -452,7 +464,9 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     comes_back("the bench after a stale lease", time.time(), START_S)
 
 
-@pytest.mark.parametrize(("command", "state"), [("stop", "exited"), ("pause", "paused")])
+@pytest.mark.parametrize(("command", "state"), [
+    pytest.param("stop", "exited", marks=pytest.mark.long), ("pause", "paused"),
+])  # fmt: skip
 def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
     inside("titan", f"docker {command} vllm-gemma4")
     played = play(reports, *BENCH, "-e", "preflight_llm_requests=1")
@@ -485,6 +499,7 @@ def test_restore(reports: Path) -> None:
     assert "released by restore.yml" in " ".join(played.verdict["reasons"])
 
 
+@pytest.mark.long
 def test_lingering_is_asked_for(reports: Path) -> None:
     inside("titan", "rm /var/lib/systemd/linger/op")
     try:
