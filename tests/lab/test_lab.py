@@ -103,7 +103,10 @@ def test_everything_enabled_comes_back(host: str, how: str) -> None:
     lab(how, host)
     wait("ssh", lambda: ssh(host, "true").returncode == 0, 30)
     assert inside(host, boot) != before
-    assert ssh(host, "systemctl --user is-system-running; cat ~/kept").stdout == "running\nkept\n"
+    # A standby's voice that is kept warm takes a while to speak.
+    wait("the operator's services",
+         lambda: ssh(host, "systemctl --user is-system-running").stdout == "running\n")  # fmt: skip
+    assert ssh(host, "cat ~/kept").stdout == "kept\n"
     assert llm_answers() if host == "titan" else panda_speaks()
 
 
