@@ -11,13 +11,13 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from . import record
+from .command import CommandError, run
 
 STATE, LOCK, CLAIM = "route.json", "lock", "claim.json"
 #: How long a reload may take, in seconds.
@@ -218,22 +218,14 @@ class Route:
             return {"changed": True, "before": before, "after": after,
                     "reloaded": bool(reload_command)}  # fmt: skip
 
-    def _reload(self, command: list[str]) -> None:
+    @staticmethod
+    def _reload(command: list[str]) -> None:
         if not command:
             return
-        shown = " ".join(command)
         try:
-            done = subprocess.run(
-                command, check=False, text=True, timeout=RELOAD_S, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise RouteError("reload", f"{shown} did not end within {RELOAD_S:.0f} s") from None
-        except OSError as error:
-            raise RouteError("reload", f"{shown}: {error.strerror}") from error
-        if done.returncode:
-            seen = done.stdout.strip()[-500:] or "no output"
-            raise RouteError("reload", f"{shown} ended with status {done.returncode}: {seen}")
+            run(command, RELOAD_S)
+        except CommandError as error:
+            raise RouteError("reload", str(error)) from error
 
     def _read(self) -> str:
         try:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
+
+from .command import CommandError, run
 
 #: Seconds between two looks, for one look, and for one command.
 LOOK_S, HEALTH_S, COMMAND_S = 0.1, 5.0, 90.0
@@ -146,20 +147,10 @@ class VoiceServer:
             time.sleep(LOOK_S)
 
     def _run(self, command: list[str], check: bool = True) -> str:
-        shown = " ".join(command)
         try:
-            done = subprocess.run(
-                command, check=False, text=True, timeout=COMMAND_S, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ServerError(f"{shown} did not end within {COMMAND_S:.0f} s") from None
-        except OSError as error:
-            raise ServerError(f"{shown}: {error.strerror}") from error
-        if check and done.returncode:
-            seen = done.stdout.strip()[-500:] or "no output"
-            raise ServerError(f"{shown} ended with status {done.returncode}: {seen}{self._log()}")
-        return done.stdout.strip()
+            return run(command, COMMAND_S, check=check)
+        except CommandError as error:
+            raise ServerError(f"{error}{self._log() if check else ''}") from error
 
     def _log(self) -> str:
         if not self.log_command:
