@@ -57,6 +57,10 @@ options:
     description: Fail over although the primary speaks, for V(decide).
     type: bool
     default: false
+  heard_for_s:
+    description: How long what was heard through a client's URL stands, in seconds, for V(decide).
+    type: float
+    default: 0
 """
 
 
@@ -111,7 +115,7 @@ class ActionModule(ActionBase):
         try:
             decision = switching.decide(
                 args["command"], clients, standbys, args["primary"], args.get("to") or "",
-                bool(args.get("force")),
+                bool(args.get("force")), float(args.get("heard_for_s", 0)),
             )  # fmt: skip
         except switching.Refused as error:
             self._record(own, {"status": "failed", "error": str(error), "primary": args["primary"]})

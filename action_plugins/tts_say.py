@@ -8,19 +8,25 @@ import time
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+# Here, since Ansible loads a plugin once, before it forks a worker for each host.
+try:
+    from understudy import audio
+    from understudy.sentence import fresh_sentence
+except ImportError as error:
+    no_ear: ImportError | None = error
+else:
+    no_ear = None
+
 
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        try:
-            from understudy import audio
-            from understudy.sentence import fresh_sentence
-        except ImportError as error:
+        if no_ear:
             raise AnsibleActionFail(
-                f"control node: {error}. Next: make control, then . .venv/bin/activate"
-            ) from error
+                f"control node: {no_ear}. Next: make control, then . .venv/bin/activate"
+            )
         args = {"text": fresh_sentence(), **self._task.args}
         result = self._execute_module("tts_say", args, task_vars=task_vars)
         pcm = result.pop("pcm", None)

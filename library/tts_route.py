@@ -44,6 +44,9 @@ options:
     description: Age in seconds at which somebody else's claim counts no more.
     type: float
     default: 300
+  heard:
+    description: What was heard through the client's URL, kept with the switch, for V(released).
+    type: dict
   epoch:
     description: The number of the switch, for V(switched).
     type: int
@@ -80,8 +83,9 @@ EXAMPLES = r"""
 RETURN = r"""
 route:
   description:
-    - C(url), C(epoch), C(target), C(previous), C(finished), C(foreign), C(by), C(at) and C(claim)
-      as they were when the module came; C(module_utils/understudy/route.py) describes them.
+    - C(url), C(epoch), C(target), C(previous), C(finished), C(foreign), C(by), C(at), C(heard) and
+      C(claim) as they were when the module came.
+    - C(module_utils/understudy/route.py) describes them.
   returned: success
   type: dict
 reloaded:
@@ -120,7 +124,7 @@ def run(module: AnsibleModule, route: Route) -> dict:
         return seen  # a claim is given back: nothing is changed by it
     if p["state"] == "released":
         if not module.check_mode:
-            route.release(p["holder"]["id"])
+            route.release(p["holder"]["id"], p["heard"])
         return seen
     if module.check_mode:
         before = f"{route.key}={seen['route']['url']}\n"
@@ -152,6 +156,7 @@ def main() -> None:
             "holder": {"type": "dict"},
             "instead_of": {"type": "str"},
             "claim_ttl_s": {"type": "float", "default": 300},
+            "heard": {"type": "dict"},
             "epoch": {"type": "int"},
             "target": {"type": "str"},
             "url": {"type": "str"},

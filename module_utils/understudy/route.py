@@ -105,7 +105,8 @@ class Route:
         Returns:
             ``url`` of the environment file; ``epoch`` (0: never switched), ``target``, ``previous``
             (``target``, ``url``) and ``finished`` of the last switch; ``claim`` (None, or who);
-            ``foreign``: the URL was changed by hand since.
+            ``foreign``: the URL was changed by hand since; ``heard``: None, or what `release` was
+            told of the last switch.
 
         Raises:
             RouteError: the file cannot be read, or has no such key.
@@ -126,6 +127,7 @@ class Route:
             "foreign": bool(kept.get("finished")) and kept["url"] != url,
             "by": kept.get("by"),
             "at": kept.get("at"),
+            "heard": kept.get("heard"),
             "claim": claim,
         }
 
@@ -152,12 +154,20 @@ class Route:
                     )
             self._keep(CLAIM, {**holder, "at": time.time()})
 
-    def release(self, holder_id: str) -> bool:
-        """Give the claim back; return whether it was ours."""
+    def release(self, holder_id: str, heard: dict[str, Any] | None = None) -> bool:
+        """Give the claim back; return whether it was ours.
+
+        Args:
+            holder_id: who claimed the client.
+            heard: what was heard through the client's URL since; kept with the switch.
+        """
         with self._locked():
             there = self._kept(CLAIM)
             if not there or there["id"] != holder_id:
                 return False
+            kept = self._kept(STATE)
+            if kept and kept.get("heard") != (heard or None):
+                self._keep(STATE, {**kept, "heard": heard or None})
             os.unlink(os.path.join(self.home, CLAIM))
             return True
 

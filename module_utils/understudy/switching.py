@@ -54,21 +54,28 @@ def decide(
     primary: dict[str, Any],
     to: str = "",
     force: bool = False,
+    heard_for_s: float = 0,
+    now: float | None = None,
 ) -> dict[str, Any]:
     """Say who is to speak to whom.
 
     Args:
         command: `FAILOVER` or `FAILBACK`.
-        clients: by name; ``url``, ``epoch``, ``target``, ``previous``, ``finished``, ``foreign`` as
-            `route.Route.look` has them, or ``problem`` alone where nothing could be seen.
+        clients: by name; ``url``, ``epoch``, ``target``, ``previous``, ``finished``, ``foreign``,
+            ``heard`` as `route.Route.look` has them, or ``problem`` alone where nothing could be
+            seen.
         standbys: by name, in the inventory's order; ``url``, ``reached``, ``ready``.
         primary: ``host``, ``speaks``, ``seen``, ``wall_s``; ``url`` for clients that remember none.
         to: the standby that was asked for.
         force: fail over although the primary speaks.
+        heard_for_s: how long what was heard through a client's URL stands, in seconds.
+        now: Unix time.
 
     Returns:
         ``to``; ``urls`` by client; ``epoch``; ``standing`` (every client that can be told is there
-        already); ``warnings``.
+        already); ``settled`` (where all of them also were heard there not long ago and the server
+        is well, so that nothing is left to do: what was heard, by client; else empty);
+        ``warnings``.
 
     Raises:
         Refused: nobody is to be switched.
@@ -102,11 +109,21 @@ def decide(
             "clients. "
             "To switch in spite of it: ansible-playbook failover.yml -e force=true"
         )
+    epoch = last if last and whole else last + 1
+    well = standbys[to].get("ready") if command == FAILOVER else primary["speaks"]
+    oldest = (time.time() if now is None else now) - heard_for_s
+    settled = {
+        name: row["heard"]
+        for name, row in seen.items()
+        if well and row["finished"] and (row["epoch"], row["url"]) == (epoch, urls[name])
+        and row.get("heard") and row["heard"]["at"] > oldest
+    }  # fmt: skip
     return {
         "to": to,
         "urls": urls,
-        "epoch": last if last and whole else last + 1,
+        "epoch": epoch,
         "standing": standing,
+        "settled": settled if len(settled) == len(seen) else {},
         "warnings": list(_warnings(seen, last)),
     }
 
@@ -129,6 +146,11 @@ def _home(row: dict[str, Any], standbys: dict[str, dict[str, Any]], otherwise: s
     if previous.get("url") and previous.get("target") not in standbys:
         return str(previous["url"])
     return otherwise
+
+
+def _ago(seconds: float) -> str:
+    """Return how long before the command something was heard; nothing where it was not."""
+    return f", {seconds:.0f} s before this command" if seconds > 0 else ""
 
 
 def _warnings(seen: dict[str, dict[str, Any]], last: int) -> Any:
@@ -166,10 +188,15 @@ def outcome(
         ``status``, ``clients``, ``times`` (in seconds from `began`; None where there is none) and
         ``last_words``.
     """
-    heard = {name: row for name, row in clients.items() if row.get("heard")}
-    mute = {name: row for name, row in clients.items() if not row.get("heard")}
+    clients = {
+        name: {**row, "heard": row.get("heard") or decision["settled"].get(name)}
+        for name, row in clients.items()
+    }
+    heard = {name: row for name, row in clients.items() if row["heard"]}
+    mute = {name: row for name, row in clients.items() if not row["heard"]}
     switched = [row["switched_at"] for row in clients.values() if row.get("switched_at")]
-    first = min(heard.values(), key=lambda row: row["heard"]["at"])["heard"] if heard else None
+    fresh = [row["heard"] for row in heard.values() if row["heard"]["at"] >= began]
+    first = min(fresh, key=lambda row: row["at"], default=None)
     times = {
         "server_ready_s": round(ready_at - began, 2) if ready_at else None,
         "switched_s": round(max(switched) - began, 2) if switched else None,
@@ -178,7 +205,7 @@ def outcome(
     }
     words = [
         f"{name}: {decision['to']} speaks, heard through {row['url']} "
-        f"({row['heard']['audio_s']:.1f} s of audio)"
+        f"({row['heard']['audio_s']:.1f} s of audio{_ago(began - row['heard']['at'])})"
         for name, row in heard.items()
     ]
     for name, row in mute.items():
@@ -193,6 +220,11 @@ def outcome(
         shown = ", ".join(f"{what} {when:.1f} s" for what, when in steps if when is not None)
         words.append(
             f"time since the command: {shown}, {first['wall_s']:.1f} s of it one synthesis"
+        )
+    if decision["settled"]:
+        words.append(
+            "nothing was left to do; to hear them again: "
+            f"ansible-playbook {command} -e tts_route_heard_for_s=0"
         )
     words += [f"warning: {text}" for text in [*decision["warnings"], evidence_warning] if text]
     if mute:

@@ -201,6 +201,12 @@ def test_there_and_back(reports: Path, original: dict[str, str], dead: None) -> 
     again = play(reports, "failover.yml")
     assert again.status == 0
     assert [again.recap(host)["changed"] for host in ("localhost", "titan", *PHONES)] == [0] * 4
+    assert re.search(r"phone2: titan speaks, heard .* s before this command", again.text)
+    assert "Hear the voice" not in again.text
+    again = play(reports, "failover.yml", "-e", "tts_route_heard_for_s=0")
+    assert again.status == 0
+    assert switch(again)["times"]["heard_s"]
+    assert [again.recap(host)["changed"] for host in ("localhost", "titan", *PHONES)] == [0] * 4
 
     lab("mend", "panda")
     assert panda_speaks()
@@ -219,7 +225,19 @@ def test_there_and_back(reports: Path, original: dict[str, str], dead: None) -> 
     assert "spoke, 1 of 2" not in again.text
 
 
-def test_from_cold_and_to_cold(reports: Path, dead: None) -> None:
+@pytest.fixture
+def no_way_out() -> Iterator[None]:
+    """No host has a route to an index or a hub; the LAN is there."""
+    kept = {host: inside(host, "ip route show default").strip() for host in ("titan", *PHONES)}
+    assert all(kept.values())
+    for host in kept:
+        inside(host, "ip route del default")
+    yield
+    for host, line in kept.items():
+        inside(host, f"ip route add {line}")
+
+
+def test_from_cold_and_to_cold(reports: Path, dead: None, no_way_out: None) -> None:
     cold()
     assert service() == "inactive"
     record = switch(fails_over(reports))

@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there_is_named(client: r.Route, file: Path) -> None:
 def test_a_switch_there_and_back(client: r.Route, file: Path, tmp_path: Path) -> None:
     assert client.look() == {
         "url": PANDA, "epoch": 0, "target": None, "previous": None, "finished": True,
-        "foreign": False, "by": None, "at": None, "claim": None,
+        "foreign": False, "by": None, "at": None, "heard": None, "claim": None,
     }  # fmt: skip
     client.claim(ME, 60)
     done = client.switch(1, "titan", TITAN, ME, touch(tmp_path))
@@ -233,6 +233,26 @@ def test_a_second_operator_is_refused_with_the_name_of_the_first(client: r.Route
     client.release(YOU["id"])
     with pytest.raises(r.RouteError, match="it was given back"):
         client.switch(1, "titan", TITAN, YOU, [])
+
+
+def test_what_was_heard_is_kept_until_the_next_switch(client: r.Route) -> None:
+    heard = {"at": 12.5, "wall_s": 0.8, "audio_s": 3.1}
+    client.claim(ME, 300)
+    client.switch(1, "titan", TITAN, ME, [])
+    assert not client.release(YOU["id"], heard)
+    assert client.look()["heard"] is None
+    assert client.release(ME["id"], heard)
+    assert client.look()["heard"] == heard
+    client.claim(ME, 300)
+    client.switch(1, "titan", TITAN, ME, [])
+    assert client.look()["heard"] == heard
+    client.release(ME["id"])  # it was asked again, and was mute
+    assert client.look()["heard"] is None
+    client.claim(ME, 300)
+    client.release(ME["id"], heard)
+    client.claim(ME, 300)
+    client.switch(2, "panda", PANDA, ME, [])
+    assert client.look()["heard"] is None
 
 
 def test_a_claim_gets_old(client: r.Route) -> None:

@@ -39,9 +39,34 @@ def failback(clients: dict[str, Any], standbys: Any = None) -> Any:
 def test_failover_and_again() -> None:
     first = failover({"a": client(), "b": client()})
     assert first == {"to": "titan", "urls": {"a": TITAN, "b": TITAN}, "epoch": 1,
-                     "standing": False, "warnings": []}  # fmt: skip
+                     "standing": False, "settled": {}, "warnings": []}  # fmt: skip
     again = failover({"a": away(), "b": away()})
-    assert (again["epoch"], again["standing"]) == (1, True)
+    assert (again["epoch"], again["standing"], again["settled"]) == (1, True, {})
+
+
+HEARD = {"at": 1000.0, "wall_s": 0.8, "audio_s": 3.1}
+
+
+def test_who_was_just_heard_has_nothing_left_to_do() -> None:
+    both = {"a": away(heard=HEARD), "b": away(heard=HEARD)}
+    soon: dict[str, Any] = {"heard_for_s": 600, "now": 1599}
+    assert failover(both, **soon)["settled"] == {"a": HEARD, "b": HEARD}
+    assert failover(both, now=1599)["settled"] == {}
+    assert failover(both, heard_for_s=600, now=1601)["settled"] == {}
+    starting = {"titan": {**UP, "ready": False}}
+    assert failover(both, standbys=starting, **soon)["settled"] == {}
+    for other in (client(), away(), away(heard=HEARD, finished=False),
+                  away(heard=HEARD, url="http://by-hand")):  # fmt: skip
+        assert failover({**both, "b": other}, **soon)["settled"] == {}
+
+
+def test_who_went_back_and_was_heard_there() -> None:
+    home = {"a": client(epoch=2, target="panda", previous={"target": "titan", "url": TITAN},
+                        heard=HEARD)}  # fmt: skip
+    for speaks, settled in ((True, {"a": HEARD}), (False, {})):
+        primary = {**SPEAKS, "speaks": speaks}
+        found = s.decide(s.FAILBACK, home, {"titan": UP}, primary, heard_for_s=600, now=1100)
+        assert found["settled"] == settled
 
 
 def test_a_primary_that_speaks_is_left_alone() -> None:
@@ -149,7 +174,7 @@ def test_no_evidence(tmp_path: Path, text: str) -> None:
 
 
 def test_outcome() -> None:
-    decision = {"to": "titan", "warnings": ["look"]}
+    decision = {"to": "titan", "warnings": ["look"], "settled": {}}
     heard = {"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}
     rows = {
         "a": {"url": TITAN, "switched_at": 103.5, "heard": heard, "put_back": None, "problem": ""},
@@ -183,3 +208,18 @@ def test_outcome() -> None:
     ended = s.outcome(s.FAILBACK, decision, rows, 100.0, None, None)
     assert ended["status"] == "ok"
     assert not any(line.startswith("next") for line in ended["last_words"])
+
+
+def test_outcome_of_a_second_run() -> None:
+    heard = {"at": 66.0, "wall_s": 0.8, "audio_s": 3.1}
+    decision = {"to": "titan", "warnings": [], "settled": {"a": heard}}
+    rows = {"a": {"url": TITAN, "switched_at": None, "heard": None, "problem": ""}}
+    ended = s.outcome(s.FAILOVER, decision, rows, 100.0, 102.0, None)
+    assert ended["status"] == "ok"
+    assert ended["clients"]["a"]["heard"] == heard
+    assert ended["times"]["heard_s"] is None
+    assert ended["last_words"][:2] == [
+        f"a: titan speaks, heard through {TITAN} (3.1 s of audio, 34 s before this command)",
+        "nothing was left to do; to hear them again: "
+        "ansible-playbook failover.yml -e tts_route_heard_for_s=0",
+    ]
