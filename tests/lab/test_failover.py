@@ -66,7 +66,7 @@ def as_op(host: str, command: str) -> str:
 
 def call(phone: str, text: str = "Good morning, how can I help you?") -> dict[str, Any]:
     """Have a phone's agent speak a sentence, as in a call."""
-    asked = f"curl --silent --max-time 70 --data {json.dumps(text)} http://127.0.0.1:9000/"
+    asked = f"curl --silent --max-time 160 --data {json.dumps(text)} http://127.0.0.1:9000/"
     said: dict[str, Any] = json.loads(inside(phone, asked))
     return said
 
