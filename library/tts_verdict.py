@@ -13,6 +13,7 @@ description:
   - The verdict depends on the directory only. A run that died anywhere still gets one.
   - With O(ab_scores) the sheet is first checked and kept as C(ratings.json). A sheet that is
     incomplete or out of range is refused with every wrong row named, and nothing is written.
+    So is one for a run that was scored blind.
   - Beside the rule stand statistics, where there are scores and the module's own Python has the
     package C(understudy); without it a note says so. They never change the verdict.
 options:
@@ -160,6 +161,15 @@ def rate(run_dir: Path, sheet: Path) -> str | None:
     )
 
 
+def blind(run_dir: Path) -> str | None:
+    """Return how the scores that are there were given, if that was blind; a sheet is not."""
+    try:
+        kind = json.loads(present(run_dir / "ratings.json"))["source"]["kind"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kind if kind in ("page", "terminal") else None
+
+
 def unchanged(before: str, verdict: dict[str, Any]) -> bool:
     """Tell whether a verdict's text says the same as the new one, whenever it was computed."""
     try:
@@ -240,6 +250,13 @@ def main() -> None:
         module.fail_json(msg=f"run_dir: {given} is no directory. Next: ls {given.parent}")
 
     texts: dict[str, str] = {}
+    path = run_dir / "ratings.json"
+    if module.params["ab_scores"] and blind(run_dir):
+        module.fail_json(
+            msg=f"The scores were refused and nothing was written.\n{path} holds those of a blind "
+            f"session ({blind(run_dir)}), which a sheet does not replace.\n"
+            f"Next: mv {path} {path}.before, then give the sheet again."
+        )
     if module.params["ab_scores"]:
         try:
             rated = rate(run_dir, Path(module.params["ab_scores"]))

@@ -190,6 +190,30 @@ def test_a_bad_sheet_changes_nothing(call: Any, run_dir: Path, sheet: Path) -> N
     assert tree(run_dir) == before
 
 
+@pytest.mark.parametrize("kind", ["page", "terminal"])
+def test_a_sheet_does_not_replace_a_blind_session(
+    call: Any, run_dir: Path, sheet: Path, kind: str
+) -> None:
+    ratings = factory.listened([5] * 10, [5] * 10)
+    ratings["source"]["kind"] = kind
+    factory.put(run_dir, "ratings.json", ratings)
+    before = tree(run_dir)
+    result = call(run_dir=str(run_dir), ab_scores=str(sheet))
+    assert result["failed"] is True
+    assert f"a blind session ({kind})" in result["msg"]
+    assert f"Next: mv {run_dir}/ratings.json {run_dir}/ratings.json.before" in result["msg"]
+    assert tree(run_dir) == before
+    assert call(run_dir=str(run_dir))["verdict"]["ratings"]["n"] == 10
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b'{"source": 3}', b'{"source": {}}'])
+def test_a_sheet_replaces_a_broken_file(
+    call: Any, run_dir: Path, sheet: Path, content: bytes
+) -> None:
+    (run_dir / "ratings.json").write_bytes(content)
+    assert call(run_dir=str(run_dir), ab_scores=str(sheet))["verdict"]["ratings"]["n"] == 10
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfeu\x000\x001"])
 def test_an_unreadable_sheet(call: Any, run_dir: Path, sheet: Path, content: bytes | None) -> None:
     if content is None:
