@@ -194,7 +194,9 @@ def weigh(
 def summarise(verdict: dict[str, Any], run_dir: Path) -> list[str]:
     """Return the lines that a play ends with."""
     evidence, human = verdict["evidence"], verdict["human"]
-    lines = [f"evidence: {evidence['level']}. {' '.join(evidence['reasons'])}"] if evidence else []
+    lines = (
+        [f"evidence: {evidence['level']}. {' '.join(evidence['reasons'][:2])}"] if evidence else []
+    )
     lines += [f"warning: {warning}" for warning in verdict["warnings"]]
     if human and human["state"] != "stands":
         lines.append(f"the listener's verdict is {human['state']}: {' '.join(human['why'])}")

@@ -183,6 +183,7 @@ class TestOperatingCharacteristic:
             (0.44, "4 to 5 times in 10"),
             (0.1, "1 time in 10"),
             (0.057, "1 time in 18"),
+            (0.00685, "1 time in 150"),
             (0.002, "practically never"),
         ],
     )
@@ -278,7 +279,11 @@ class TestLevel:
             row["spare"] = max(1, min(5, row["panda"] + (1 if score == 5 else -1)))
         found, _ = evidence.weigh(ratings, ["titan", "spare"], "panda")
         assert found["level"] == "weak"
-        assert found["reasons"][0].startswith("spare: ")
+        assert found["reasons"][0].startswith("spare: the difference is not shown")
+        assert [reason[:15] for reason in found["reasons"][1:]] == [
+            "titan: 20 pairs",
+            "spare: 20 pairs",
+        ]
 
 
 def test_any_scores_can_be_weighed() -> None:

@@ -222,7 +222,7 @@ def odds(probability: float) -> str:
     if probability <= 0.005:
         return "practically never"
     if probability < 0.095:
-        return f"1 time in {round(1 / probability)}"
+        return f"1 time in {float(f'{1 / probability:.2g}'):.0f}"
     if probability > 0.905:
         return f"{round(probability * 100)} times in 100"
     tenths = probability * 10
@@ -357,7 +357,12 @@ def weigh(
     missing = [*_unchecked(listener), *(_loose(hosts) if one_voice else [])]
     level = "weak" if weak else "moderate" if missing else "strong"
     reasons = weak or [_borne_out(hosts, one_voice)]
-    reasons += [one["operating"]["sentence"] for one in hosts.values()]
+    reasons += [
+        one["operating"]["sentence"]
+        if len(hosts) == 1
+        else f"{host}: {one['operating']['sentence']}"
+        for host, one in hosts.items()
+    ]
     reasons += [] if weak else missing
     evidence = {
         "level": level,
