@@ -125,6 +125,16 @@ class TestOperatingCharacteristic:
         )
         assert evidence.passing(true, 1.1, utterances, passes) == pytest.approx(expected)
 
+    @pytest.mark.parametrize("worse", [0.0, 0.5, 1.0])
+    def test_a_listener_who_is_simulated_score_by_score(self, worse: float) -> None:
+        """Two opinions, each rounded to 1..5, instead of one rounded difference."""
+        noise = np.random.default_rng(3)
+        primary = np.clip(np.rint(noise.normal(3.5, 0.75, (40_000, 10))), 1, 5)
+        standby = np.clip(np.rint(noise.normal(3.5 - worse, 0.75, (40_000, 10))), 1, 5)
+        gaps = standby - primary
+        found = evidence.passing(-worse, float(gaps.std()), 10)
+        assert found == pytest.approx(np.mean(2 * np.abs(gaps.sum(axis=1)) < 10), abs=0.01)
+
     @pytest.mark.parametrize("true", [0.0, 0.25, 0.5, 1.0, 2.0])
     def test_symmetry(self, true: float) -> None:
         better, worse = evidence.passing(true, 1.1, 10), evidence.passing(-true, 1.1, 10)

@@ -201,7 +201,8 @@ def passing(true: float, scatter: float, utterances: int, passes: int = 1) -> fl
     once for each utterance, and the rule is applied to every possible sum.
 
     Args:
-        true: how far the voice really is from the primary's, in points.
+        true: how far the voice really is from the primary's, in points as they are scored: the
+            end of the scale hides a part of a difference between two voices near 5.
         scatter: standard deviation of the differences of the utterances, in points.
         utterances: how many pairs there are.
         passes: how often each was scored.
