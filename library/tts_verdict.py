@@ -13,6 +13,9 @@ description:
   - The verdict depends on the directory only. A run that died anywhere still gets one.
   - With O(ab_scores) the sheet is first checked and kept as C(ratings.json). A sheet that is
     incomplete or out of range is refused with every wrong row named, and nothing is written.
+    So is one for a run that was scored blind.
+  - Beside the rule stand statistics, where there are scores and the module's own Python has the
+    package C(understudy); without it a note says so. They never change the verdict.
 options:
   run_dir:
     description: The run directory, or a link to it such as C(reports/latest).
@@ -85,6 +88,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy.directory import judge, read, seconds
 from ansible.module_utils.understudy.ratings import RatingsError, parse
+from ansible.module_utils.understudy.standing import given_for
 from ansible.module_utils.understudy.verdict import compute
 
 
@@ -140,14 +144,30 @@ def rate(run_dir: Path, sheet: Path) -> str | None:
     heard = audio_finished(run_dir, run.documents)
     return render(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "run_id": run.run_id,
-            "source": {"name": sheet.name, "sha256": hashlib.sha256(content).hexdigest()},
+            "source": {
+                "kind": "sheet",
+                "name": sheet.name,
+                "sha256": hashlib.sha256(content).hexdigest(),
+            },
             "given_before_audio": heard is None or sheet.stat().st_mtime < heard,
             "identity_matches": parsed["identity_matches"],
+            "given_for": given_for(run),
+            "audio": {},
             "scores": parsed["scores"],
+            "listener": None,
         }
     )
+
+
+def blind(run_dir: Path) -> str | None:
+    """Return how the scores that are there were given, if that was blind; a sheet is not."""
+    try:
+        kind = json.loads(present(run_dir / "ratings.json"))["source"]["kind"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kind if kind in ("page", "terminal") else None
 
 
 def unchanged(before: str, verdict: dict[str, Any]) -> bool:
@@ -162,11 +182,28 @@ def unchanged(before: str, verdict: dict[str, Any]) -> bool:
     }
 
 
+def weigh(
+    given: dict[str, Any], standbys: list[str], primary: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Weigh scores with the Python half, which is imported only when there are some."""
+    from understudy.evidence import weigh as weighed
+
+    return weighed(given, standbys, primary)
+
+
 def summarise(verdict: dict[str, Any], run_dir: Path) -> list[str]:
     """Return the lines that a play ends with."""
+    evidence, human = verdict["evidence"], verdict["human"]
+    lines = (
+        [f"evidence: {evidence['level']}. {' '.join(evidence['reasons'][:2])}"] if evidence else []
+    )
+    lines += [f"warning: {warning}" for warning in verdict["warnings"]]
+    if human and human["state"] != "stands":
+        lines.append(f"the listener's verdict is {human['state']}: {' '.join(human['why'])}")
     return [
         f"verdict: {verdict['verdict']} ({'ok' if verdict['ok'] else 'not ok'})",
         *verdict["reasons"],
+        *lines,
         *split(verdict["timing"]),
         f"report: {run_dir / 'report.html'}",
     ]
@@ -215,6 +252,13 @@ def main() -> None:
         module.fail_json(msg=f"run_dir: {given} is no directory. Next: ls {given.parent}")
 
     texts: dict[str, str] = {}
+    path = run_dir / "ratings.json"
+    if module.params["ab_scores"] and blind(run_dir):
+        module.fail_json(
+            msg=f"The scores were refused and nothing was written.\n{path} holds those of a blind "
+            f"session ({blind(run_dir)}), which a sheet does not replace.\n"
+            f"Next: mv {path} {path}.before, then give the sheet again."
+        )
     if module.params["ab_scores"]:
         try:
             rated = rate(run_dir, Path(module.params["ab_scores"]))
@@ -230,7 +274,8 @@ def main() -> None:
             )
     ratings = texts["ratings.json"].encode() if texts else None
     try:
-        verdict = compute(run_dir, datetime.now(tz=timezone.utc), ratings)  # noqa: UP017
+        now = datetime.now(tz=timezone.utc)  # noqa: UP017
+        verdict = compute(run_dir, now, ratings, weigh)
     except OSError as error:
         module.fail_json(msg=f"{run_dir} cannot be read: {error.strerror}. Next: ls -ld {run_dir}")
 

@@ -17,12 +17,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+#: The schema versions that are read: of every file, and of those that have had more than one.
+VERSION = (1,)
+VERSIONS = {"ratings.json": (1, 2)}
 UTTERANCES = 10
 ROLES = ("standby", "primary", "llm")
 
 #: What a verdict is computed from. Its own file and the report are not among them.
-INPUT = re.compile(r"(run|preflight|llm|ratings)\.json|(install|bench|baseline)-(?P<host>.+)\.json")
+INPUT = re.compile(
+    r"(run|preflight|llm|ratings|identity)\.json|(install|bench|baseline)-(?P<host>.+)\.json"
+)
 
 
 def pick(document: Any, *path: str) -> Any:
@@ -130,6 +134,13 @@ class Run:
             names += [f"{phase}-{host}.json" for host in self.hosts[role]]
         return [name for name in names if name not in {*self.documents, *self.faults}]
 
+    def unusable(self, name: str, following: str) -> str:
+        """Return the fault of a file as a sentence that ends with what to do next."""
+        fault = self.faults[name]
+        return f"{name} cannot be used: {fault}" + (
+            "" if "Next: " in fault else f". Next: {following}"
+        )
+
     def problems(self, name: str) -> list[str]:
         """Return why a phase's file does not speak of a phase that went well.
 
@@ -141,7 +152,7 @@ class Run:
             such file: `absent` has those.
         """
         if name in self.faults:
-            return [f"{name} cannot be used: {self.faults[name]}. Next: {self.again}"]
+            return [self.unusable(name, self.again)]
         if name not in self.documents:
             return []
         status, error = self.get(name, "status"), self.get(name, "error")
@@ -163,6 +174,26 @@ def sentence(name: str, error: Mapping[str, Any]) -> str:
     return f"{host}{trying} failed ({name}): {str(seen).rstrip('. ')}. Next: {following}"
 
 
+def _version_fault(name: str, found: Any) -> str | None:
+    """Return what is wrong with a file's schema version, and what to do; None if it is read."""
+    known = VERSIONS.get(name, VERSION)
+    if type(found) is int and found in known:
+        return None
+    fault = f"its schema_version is {json.dumps(found, default=str)[:40]}, and this understudy "
+    fault += f"reads {listing([str(version) for version in known])}"
+    if type(found) is int and found > known[-1]:
+        return (
+            f"{fault}: a newer one wrote it. Next: update understudy on the control node "
+            "(git pull), then give the same command again"
+        )
+    if type(found) is int and found < known[0]:
+        return (
+            f"{fault}: an older one wrote it. Next: judge it with the understudy that made it "
+            "(git_commit in run.json says which), or make a new run"
+        )
+    return fault
+
+
 def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) -> Run:
     """Sort documents into those that can be used and those that cannot.
 
@@ -176,9 +207,8 @@ def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) 
     for name, document in documents.items():
         if not isinstance(document, dict):
             broken[name] = f"it holds {type(document).__name__}, not an object"
-        elif document.get("schema_version") != SCHEMA_VERSION:
-            found = document.get("schema_version")
-            broken[name] = f"its schema_version is {found!r}, not {SCHEMA_VERSION}"
+        elif version := _version_fault(name, document.get("schema_version")):
+            broken[name] = version
         elif document.get("run_id") != run_id:
             broken[name] = f"it belongs to run {document.get('run_id')!r}, not to {run_id}"
         else:

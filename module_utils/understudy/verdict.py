@@ -6,7 +6,8 @@ to documents, `compute` to a directory; neither changes anything or asks anyone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +28,8 @@ from .directory import (
     strings,
 )
 from .questions import questions
-from .ratings import examine
+from .ratings import examine_document
+from .standing import hashes, standing
 from .timing import split
 
 VALIDATED = "titan_chatterbox_redundancy_validated"
@@ -38,6 +40,8 @@ INVALID = "invalid_run"
 
 #: The mean identity scores of two hosts match when they differ by less than this.
 SCORE_DIFFERENCE = Fraction(1, 2)
+#: Two means below this are those of two voices that are both far from the reference.
+LOW_SCORE = 3
 #: The most that the LLM's p50 may have grown when the window is over, as a factor.
 DRIFT = 1.2
 
@@ -49,6 +53,48 @@ COMPARE = (
     "Compare between the hosts: dtype, STFT output and kernel versions (torch, CUDA and cuDNN are "
     "in the bench files under environment). No redundancy is claimed until the cause is known."
 )
+
+
+#: Weighs the scores: takes what `examine_document` returns, the standbys and the primary, and
+#: returns the verdict's ``evidence`` and sentences for its ``warnings``. An ImportError says
+#: that it cannot. It is ``understudy.evidence.weigh``, which needs more than the standard library.
+Weigh = Callable[[Mapping[str, Any], Sequence[str], str], tuple[dict[str, Any], list[str]]]
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Ratings that can be used.
+
+    Attributes:
+        given: what `examine_document` returned.
+        means: the mean score of each host, over all rows.
+        differences: each standby's mean minus the primary's.
+    """
+
+    given: Mapping[str, Any]
+    means: Mapping[str, Fraction]
+    differences: Mapping[str, Fraction]
+
+    @property
+    def passes(self) -> int:
+        """How many times the listener went through the utterances."""
+        return len({row["pass"] for row in self.given["scores"]})
+
+    @property
+    def validates(self) -> bool:
+        """What the rule says: the means are close, and nobody said that the voices differ."""
+        close = all(matches(difference) for difference in self.differences.values())
+        return close and self.given["identity_matches"] is not False
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The ``ratings`` of the verdict."""
+        return {
+            "n": len(self.given["scores"]),
+            "passes": self.passes,
+            "means": {host: float(mean) for host, mean in self.means.items()},
+            "differences": {host: float(gap) for host, gap in self.differences.items()},
+        }
 
 
 def matches(difference: Fraction) -> bool:
@@ -116,7 +162,7 @@ def _deferral(run: Run) -> tuple[list[str], list[str]]:
 def _run_problems(run: Run) -> list[str]:
     name = "run.json"
     if name in run.faults:
-        return [f"{name} cannot be used: {run.faults[name]}. Next: {run.again}"]
+        return [run.unusable(name, run.again)]
     if name not in run.documents:
         return [f"{name} is missing: the run did not begin. Next: {run.again}"]
     problems = []
@@ -234,50 +280,68 @@ def _absence(run: Run, following: str) -> list[str]:
     return [f"{listing(run.absent)} {are} missing: the run did not get that far.{following}"]
 
 
-def _ratings(run: Run) -> tuple[dict[str, Any] | None, dict[str, Fraction], list[str]]:
-    """Return the ratings' summary, the exact differences by standby, and what is wrong."""
+def _ratings(run: Run) -> tuple[Rated | None, list[str]]:
+    """Return the ratings, if they can be used, and what is wrong with them."""
     name = "ratings.json"
+    again = f"ansible-playbook score.yml -e run={run.run_id}"
     if name in run.faults:
-        return None, {}, [f"{name} cannot be used: {run.faults[name]}."]
+        return None, [f"{run.unusable(name, again)}."]
     if name not in run.documents:
-        return None, {}, []
+        return None, []
     standbys, primaries = run.hosts["standby"], run.hosts["primary"]
     hosts = [*standbys, *primaries]
-    listed = run.get(name, "scores")
-    sheet = [
-        (f"row {index}", row)
-        for index, row in enumerate(listed if isinstance(listed, list) else [], start=1)
-    ]
-    scores, problems = examine(sheet, utterances=[u["id"] for u in run.utterances], hosts=hosts)
+    given, problems = examine_document(
+        run.documents[name], utterances=[u["id"] for u in run.utterances], hosts=hosts
+    )
+    scores = given["scores"]
     if problems or not scores or not primaries:
-        return None, {}, [f"{name}: {problem}." for problem in problems]
+        return None, [f"{name}: {problem}." for problem in problems]
     means = {host: Fraction(sum(row[host] for row in scores), len(scores)) for host in hosts}
     differences = {host: means[host] - means[primaries[0]] for host in standbys}
-    summary = {
-        "n": len(scores),
-        "means": {host: float(mean) for host, mean in means.items()},
-        "differences": {host: float(difference) for host, difference in differences.items()},
-    }
-    return summary, differences, []
+    return Rated(given, means, differences), []
 
 
-def _rated(
-    run: Run, summary: Mapping[str, Any], differences: Mapping[str, Fraction]
-) -> tuple[str, list[str]]:
+def _rated(run: Run, rated: Rated) -> tuple[str, list[str]]:
     """Return the verdict on a complete, rated run, and its reasons."""
     primary = run.hosts["primary"][0]
-    identity = run.get("ratings.json", "identity_matches")
+    pairs = f"{len(rated.given['scores'])} pairs"
+    if rated.passes > 1:
+        pairs += f" in {rated.passes} passes"
     reasons = [
-        f"{host}: mean score {show(summary['means'][host])} against {primary}'s "
-        f"{show(summary['means'][primary])} over {summary['n']} pairs, a difference of "
+        f"{host}: mean score {show(float(rated.means[host]))} against {primary}'s "
+        f"{show(float(rated.means[primary]))} over {pairs}, a difference of "
         f"{float(difference):+.2f}: {'less than' if matches(difference) else 'not less than'} 0.5."
-        for host, difference in differences.items()
+        for host, difference in rated.differences.items()
     ]
-    if identity is False:
+    if rated.given["identity_matches"] is False:
         reasons.append("The listener answered that the identity does not match.")
-    if identity is not False and all(matches(difference) for difference in differences.values()):
-        return VALIDATED, reasons
-    return DIVERGES, [*reasons, COMPARE]
+    return (VALIDATED, reasons) if rated.validates else (DIVERGES, [*reasons, COMPARE])
+
+
+def _low(run: Run, rated: Rated) -> list[str]:
+    """Return a sentence for every standby that is as far from the reference as the primary."""
+    primary = run.hosts["primary"][0]
+    return [
+        f"{host} and {primary} both score below {LOW_SCORE} ({show(float(rated.means[host]))} and "
+        f"{show(float(rated.means[primary]))}): neither sounds like the reference, and two bad "
+        "voices are not a validated one."
+        for host in rated.differences
+        if rated.means[host] < LOW_SCORE and rated.means[primary] < LOW_SCORE
+    ]
+
+
+def _weighed(
+    run: Run, rated: Rated, weigh: Weigh | None
+) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """Return evidence, warnings and notes; the evidence is None where nobody can weigh it."""
+    reason = "it was computed without the package understudy"
+    if weigh is not None:
+        try:
+            standbys, primary = list(rated.differences), run.hosts["primary"][0]
+            return (*weigh(rated.given, standbys, primary), [])
+        except ImportError as error:
+            reason = str(error)
+    return None, [], [f"No statistics stand beside the rule ({reason}). Next: make control"]
 
 
 def _check(
@@ -365,24 +429,23 @@ def _window_checks(run: Run) -> list[dict[str, Any]]:
 
 def _rating_checks(
     run: Run,
-    summary: Mapping[str, Any] | None,
-    differences: Mapping[str, Fraction],
+    rated: Rated | None,
     wrong: list[str],
 ) -> list[dict[str, Any]]:
     checks = []
     if wrong:
         checks.append(_check("ratings_usable", False, len(wrong), 0, "problems", " ".join(wrong)))
-    if summary is None:
+    if rated is None:
         return checks
-    for host, difference in differences.items():
+    for host, difference in rated.differences.items():
         detail = f"mean score minus {run.hosts['primary'][0]}'s; its size must be below 0.5"
         close, value = matches(difference), float(difference)
         checks.append(_check(f"mean_difference.{host}", close, value, 0.5, "points", detail))
-    identity = run.get("ratings.json", "identity_matches")
-    if isinstance(identity, bool):
+    identity = rated.given["identity_matches"]
+    if identity is not None:
         detail = f"the listener's answer: {'yes' if identity else 'no'}"
         checks.append(_check("identity_matches", identity, None, None, None, detail))
-    if run.get("ratings.json", "given_before_audio") is True:
+    if rated.given["given_before_audio"]:
         ok = None if run.rehearsal else False
         detail = "the scores are older than the audio that they are about"
         checks.append(_check("ratings_after_audio", ok, None, None, None, detail))
@@ -411,6 +474,8 @@ def decide(
     computed_at: str,
     faults: Mapping[str, str] | None = None,
     files: Sequence[Mapping[str, str]] = (),
+    audio: Mapping[str, str] | None = None,
+    weigh: Weigh | None = None,
 ) -> dict[str, Any]:
     """Apply the rules to the documents of a run.
 
@@ -420,12 +485,15 @@ def decide(
         computed_at: the time to be written into the verdict.
         faults: files that could not be read, and why.
         files: name and sha256 of what the documents were read from.
+        audio: the sha256 of the recordings in the directory now, by relative path, at least of
+            those that the listener heard.
+        weigh: computes the statistics beside the rule; without it there are none.
 
     Returns:
         The verdict, as ``verdict.schema.json`` describes it.
     """
     run = judge(documents, faults or {}, run_id)
-    summary, differences, wrong = _ratings(run)
+    rated, wrong = _ratings(run)
     deferred, experiments = _deferral(run)
     problems = [*experiments, *_run_phases(run)]
     if deferred:
@@ -434,16 +502,16 @@ def decide(
         reasons += _absence(run, "")
     elif problems:
         verdict, reasons = INVALID, problems
-    elif summary is None:
+    elif rated is None:
         verdict = AWAITING
         reasons = [
             f"Everything was measured; {UTTERANCES} pairs wait for a listener's scores. "
             f"Next: ansible-playbook score.yml -e run={run_id} -e ab_scores=FILE"
         ]
     else:
-        verdict, reasons = _rated(run, summary, differences)
+        verdict, reasons = _rated(run, rated)
     checks = [*_phase_checks(run), *_window_checks(run)]
-    checks += _rating_checks(run, summary, differences, wrong)
+    checks += _rating_checks(run, rated, wrong)
     reasons += [
         f"{row['name']}: {show(row['value'])} is more than {row['threshold']}: {row['detail']}."
         for row in checks
@@ -456,6 +524,8 @@ def decide(
             for row in checks
             if row["ok"] is False and row["name"].startswith(("install_budget.", "ratings_after"))
         ]
+    summary = rated.summary if rated else None
+    evidence, warnings, notes = _weighed(run, rated, weigh) if rated else (None, [], [])
     return {
         "schema_version": 1,
         "run_id": run_id,
@@ -478,21 +548,28 @@ def decide(
         "questions": questions(run),
         "checks": checks,
         "ratings": summary,
+        "evidence": evidence,
+        "warnings": [*_low(run, rated), *warnings] if rated else [],
+        "human": standing(run, rated.validates, audio or {}) if rated else None,
         "timing": split(run),
         "hosts": run.hosts,
         "rehearsal": run.rehearsal,
-        "notes": _notes(run),
+        "notes": [*_notes(run), *notes],
         "files": [dict(entry) for entry in files],
     }
 
 
-def compute(run_dir: Path, now: datetime, ratings: bytes | None = None) -> dict[str, Any]:
+def compute(
+    run_dir: Path, now: datetime, ratings: bytes | None = None, weigh: Weigh | None = None
+) -> dict[str, Any]:
     """Compute the verdict of a run directory.
 
     Args:
         run_dir: the directory; a link to it (``reports/latest``) will do.
         now: the time to be written into the verdict, aware of its zone.
         ratings: taken for ``ratings.json`` instead of what is on disk.
+        weigh: computes the statistics beside the rule, and is only called when there are scores
+            to weigh; without it there are no such statistics.
 
     Raises:
         OSError: if the directory cannot be listed. What is in it raises nothing.
@@ -500,4 +577,12 @@ def compute(run_dir: Path, now: datetime, ratings: bytes | None = None) -> dict[
     run_dir = run_dir.resolve()
     documents, faults, files = read(run_dir, ratings)
     at = now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return decide(documents, run_id=run_dir.name, computed_at=at, faults=faults, files=files)
+    return decide(
+        documents,
+        run_id=run_dir.name,
+        computed_at=at,
+        faults=faults,
+        files=files,
+        audio=hashes(run_dir, pick(documents.get("ratings.json"), "audio")),
+        weigh=weigh,
+    )

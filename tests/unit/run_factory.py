@@ -414,7 +414,7 @@ def documents(files: dict[str, bytes] | None = None) -> Documents:
 
 
 def ratings(standby: list[int] | int = 5, primary: list[int] | int = 5) -> dict[str, Any]:
-    """A ratings.json; a single score stands for ten of it."""
+    """A ratings.json of schema version 1, a sheet; a single score stands for ten of it."""
     own = [standby] * 10 if isinstance(standby, int) else standby
     other = [primary] * 10 if isinstance(primary, int) else primary
     return {
@@ -428,6 +428,57 @@ def ratings(standby: list[int] | int = 5, primary: list[int] | int = 5) -> dict[
             for index, name in enumerate(IDS)
         ],
     }
+
+
+def listened(
+    standby: list[int], primary: list[int], **listener: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A ratings.json of schema version 2 from a page, ten scores of each host for every pass.
+
+    The hidden checks are those of a good listener, but for what is given by name.
+    """
+    first = {"pass": 1, "utterance": "u01"}
+    environment = documents()[f"bench-{STANDBY}.json"]["environment"]
+    return {
+        "schema_version": 2,
+        "run_id": RUN_ID,
+        "source": {"kind": "page", "name": "session.json", "sha256": sha256("session")},
+        "given_before_audio": False,
+        "identity_matches": True,
+        "given_for": {
+            STANDBY: {
+                "weights_sha256": environment["weights"],
+                "voice_sha256": environment["voice_sha256"],
+                "lock_sha256": environment["lock_sha256"],
+                "driver": environment["driver"],
+            }
+        },
+        "audio": {name: sha256(content) for name, content in waves().items()},
+        "scores": [
+            {
+                "utterance": IDS[index % 10],
+                "pass": index // 10 + 1,
+                STANDBY: standby[index],
+                PRIMARY: primary[index],
+            }
+            for index in range(len(standby))
+        ],
+        "listener": {
+            "started_at": "2026-11-22T03:30:00Z",
+            "finished_at": "2026-11-22T03:40:00Z",
+            "repeats": [{**first, "host": STANDBY, "first": 4, "second": 4}],
+            "same_host": [{**first, "host": PRIMARY, "a": 5, "b": 5}],
+            "impostor": [{**first, "score": 1}],
+            "telephone": [{**first, "noticed": False}],
+            **listener,
+        },
+    }
+
+
+def identity(result: str, *reasons: str) -> dict[str, Any]:
+    """An identity.json, as far as the verdict reads it."""
+    said = {"result": result, "reasons": list(reasons), "calibration": None}
+    return {**header("compare", None), **said}
 
 
 def change(document: Any, path: str, value: Any) -> None:

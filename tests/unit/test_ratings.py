@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 import run_factory as factory
-from ansible.module_utils.understudy.ratings import RatingsError, parse
+from ansible.module_utils.understudy.ratings import RatingsError, examine_document, parse
 
 HOSTS = ["titan", "panda"]
 
 
 def rows() -> list[dict[str, Any]]:
     return [{"utterance": name, "titan": 4, "panda": 5} for name in factory.IDS]
+
+
+def taken() -> list[dict[str, Any]]:
+    return [{"utterance": name, "pass": 1, "titan": 4, "panda": 5} for name in factory.IDS]
 
 
 def csv_text(**replaced: str) -> str:
@@ -49,17 +53,17 @@ def refuse(text: str, name: str = "ab.csv", **options: Any) -> list[str]:
     ],
 )
 def test_csv_forms(text: str) -> None:
-    assert read(text) == {"identity_matches": None, "scores": rows()}
+    assert read(text) == {"identity_matches": None, "scores": taken()}
 
 
 @pytest.mark.parametrize("name", ["ab.json", "ab.txt", "ab.csv"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_json_forms(name: str, bom: str) -> None:
-    assert read(bom + json.dumps(rows()), name)["scores"] == rows()
+    assert read(bom + json.dumps(rows()), name)["scores"] == taken()
     whole = {"scores": rows()[::-1], "run_id": factory.RUN_ID, "identity_matches": False}
     assert read(bom + json.dumps(whole, indent=1), name, run_id=factory.RUN_ID) == {
         "identity_matches": False,
-        "scores": rows(),
+        "scores": taken(),
     }
 
 
@@ -190,3 +194,94 @@ def test_json_of_another_form(text: str, seen: str) -> None:
 
 def test_an_unclosed_quote_is_not_csv() -> None:
     assert "it is not CSV" in refuse(csv_text(u10='u10,4,"5'))[0]
+
+
+def test_a_sheet_has_one_pass() -> None:
+    (problem, *_) = refuse(csv_text(header="utterance,pass,titan,panda"))
+    assert 'unknown column "pass"' in problem
+
+
+# A ratings.json, which anybody may have edited
+
+
+def document(passes: int = 2) -> dict[str, Any]:
+    return factory.listened([4] * 10 * passes, [5] * 10 * passes)
+
+
+def examined(ratings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    return examine_document(ratings, utterances=factory.IDS, hosts=HOSTS)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_every_complete_pass_has_one_row_per_utterance(passes: int) -> None:
+    ratings = document(passes)
+    ratings["scores"].reverse()
+    given, problems = examined(ratings)
+    assert problems == []
+    assert given["scores"] == document(passes)["scores"]
+    assert given["listener"]["impostor"][0]["score"] == 1
+
+
+def test_version_1_is_one_pass_without_a_listener() -> None:
+    given, problems = examined(factory.ratings(4, 5))
+    assert problems == []
+    assert given["scores"] == document(1)["scores"]
+    assert given["listener"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("scores.12.titan", 0, "row 13 (pass 2, u03): titan: saw 0, expected a whole number"),
+        ("scores.12.titan", 6, "row 13 (pass 2, u03): titan: saw 6, expected a whole number"),
+        ("scores.12.titan", 4.5, "row 13 (pass 2, u03): titan: saw 4.5, expected a whole"),
+        ("scores.12.titan", "4", 'row 13 (pass 2, u03): titan: saw "4", expected a whole'),
+        ("scores.12.titan", factory.REMOVED, "row 13 (pass 2, u03): titan: no score"),
+        ("scores.12.spare", 4, "row 13 (pass 2, u03): spare is none of titan, panda"),
+        ("scores.12", 7, "row 13: saw 7, expected an object"),
+        ("scores.12", factory.REMOVED, "pass 2, u03: its row is missing, expected one per"),
+        ("scores.12.utterance", "u04", "row 14: pass 2, u04 was already scored at row 13"),
+        ("scores.12.pass", 1, "row 13: pass 1, u03 was already scored at row 3"),
+        ("scores.12.pass", 0, "row 13 (u03): pass: saw 0, expected a pass: 1, 2"),
+        ("scores.12.pass", True, "row 13 (u03): pass: saw true, expected a pass: 1, 2"),
+        ("scores.12.pass", "2", 'row 13 (u03): pass: saw "2", expected a pass: 1, 2'),
+        ("scores.12.pass", factory.REMOVED, "row 13 (u03): pass: saw null, expected a pass"),
+        ("scores.12.pass", 4, "pass 4: there is no pass 3, expected 1, 2, …"),
+        ("scores", {}, "scores: saw {}, expected a list of rows"),
+        ("scores", [], "pass 1, u01: its row is missing"),
+        ("identity_matches", "no", 'identity_matches: saw "no", expected true, false or null'),
+        ("given_before_audio", None, "given_before_audio: saw null, expected true or false"),
+        ("listener", 3, "listener: saw 3, expected an object or null"),
+        ("listener.repeats", None, "listener: repeats: saw null, expected a list of rows"),
+        ("listener.repeats.0", [], "listener: repeats, row 1: saw [], expected an object"),
+        ("listener.repeats.0.first", 6, "listener: repeats, row 1: first: saw 6, expected"),
+        ("listener.same_host.0.b", "5", 'listener: same_host, row 1: b: saw "5", expected'),
+        ("listener.impostor.0.score", 0, "listener: impostor, row 1: score: saw 0, expected"),
+        ("listener.impostor.0.pass", -1, "listener: impostor, row 1: pass: saw -1, expected"),
+        ("listener.impostor.0.utterance", "u11", "listener: impostor, row 1: utterance: saw"),
+        ("listener.telephone.0.noticed", 1, "listener: telephone, row 1: noticed: saw 1"),
+    ],
+)
+def test_an_edited_file_is_named_row_by_row(path: str, value: Any, problem: str) -> None:
+    ratings = document()
+    factory.change(ratings, path, value)
+    _, problems = examined(ratings)
+    assert any(found.startswith(problem) for found in problems), problems
+
+
+def test_a_pass_that_was_not_finished() -> None:
+    ratings = document()
+    del ratings["scores"][15:]
+    assert len(examined(ratings)[1]) == 5
+
+
+def test_version_1_knows_no_pass() -> None:
+    ratings = factory.ratings()
+    ratings["scores"][0]["pass"] = 1
+    assert examined(ratings)[1] == ["row 1 (u01): pass is none of titan, panda"]
+
+
+def test_what_was_seen_is_not_quoted_at_length() -> None:
+    ratings = document()
+    ratings["identity_matches"] = ["x" * 10_000]
+    assert len(examined(ratings)[1][0]) < 200

@@ -20,7 +20,7 @@ import run_factory
 import soundfile
 from ansible.module_utils.understudy import verdict
 
-from understudy import charts, report
+from understudy import charts, evidence, report
 
 Json = Any
 
@@ -116,7 +116,10 @@ def _verdict() -> Json:
                 "detail": "No scores.",
             },
         ],
-        "ratings": None,
+        "ratings": {"n": 10, "passes": 1, "means": {}, "differences": {STANDBY: -1.0}},
+        "evidence": _weighed(),
+        "warnings": ["Two bad voices are not a validated one."],
+        "human": {"state": "contradicted", "why": ["The automatic ear says that they diverge."]},
         "timing": {
             "total_s": 242.0,
             "busy_s": 168.0,
@@ -134,6 +137,12 @@ def _verdict() -> Json:
         "notes": [],
         "files": [],
     }
+
+
+def _weighed() -> Json:
+    text = json.dumps(run_factory.listened([4, 5, 3, 4, 4] * 2, [5] * 10))
+    text = text.replace(run_factory.STANDBY, STANDBY).replace(run_factory.PRIMARY, PRIMARY)
+    return evidence.weigh(json.loads(text), [STANDBY], PRIMARY)[0]
 
 
 def _documents() -> dict[str, Json]:
@@ -324,6 +333,96 @@ class TestCompleteRun:
         assert len([one for one in page.all("svg") if one.get("role") == "img"]) == 4
 
 
+class TestScores:
+    FIRST = (5, 4, 4, 5, 5, 4, 5, 5, 4, 5)
+    SECOND = (5, 5, 4, 5, 4, 5, 4, 5, 4, 5)
+
+    def judged(self, tmp_path: Path, ratings: Json, **documents: Json) -> tuple[Page, Json]:
+        files = run_factory.documents() | {"ratings.json": ratings}
+        files |= {f"{name}.json": document for name, document in documents.items()}
+        run_dir = run_factory.write(tmp_path, files)
+        now = datetime(2026, 11, 22, 3, 45, tzinfo=UTC)
+        found = verdict.compute(run_dir, now, weigh=evidence.weigh)
+        run_factory.put(run_dir, "verdict.json", found)
+        return page_of(run_dir), found
+
+    def test_a_session_of_two_passes(self, tmp_path: Path) -> None:
+        ratings = run_factory.listened([*self.FIRST, *self.SECOND], [*self.SECOND] * 2)
+        page, found = self.judged(tmp_path, ratings)
+        assert found["evidence"]["level"] == "strong"
+        for words in (
+            "Strong evidence",
+            "blind, on the page",
+            *found["evidence"]["reasons"],
+            *found["evidence"]["listener"]["says"],
+            "score 5, 5 of 5",
+            "score 4, 5 of 5",
+            "within 0.5",
+            "The listener says: the same voice.",
+        ):
+            assert words in page.text
+        for words in ("Mind this", "The listener's verdict is", "Was not checked"):
+            assert words not in page.text
+
+    def test_the_differences_are_drawn(self, tmp_path: Path) -> None:
+        page, found = self.judged(tmp_path, run_factory.listened([*self.FIRST], [*self.SECOND]))
+        interval = found["evidence"]["hosts"]["titan"]["interval"]
+        drawing = page.source.partition("<figcaption>Score of the standby")[2].partition("</svg>")[
+            0
+        ]
+        scale = charts._Scale(charts._gutter(["mean"]), [-1, -0.5, 0, 0.5, 1])
+        assert drawing.count('class="mark s0"') == 11
+        for value in (-0.5, 0.5):
+            assert f'class="limit" d="M{scale.x(value):.1f}' in drawing
+        assert f'class="interval" d="M{scale.x(interval["low"]):.1f}' in drawing
+        assert f"H{scale.x(interval['high']):.1f}" in drawing
+        assert f"H{scale.x(-1):.1f}" in drawing
+        assert "\N{MINUS SIGN}0.5</text>" in drawing
+
+    def test_a_sheet_of_fives(self, tmp_path: Path) -> None:
+        page, _ = self.judged(tmp_path, run_factory.ratings())
+        for words in (
+            "Weak evidence",
+            "in a sheet",
+            "10 pairs, one pass: an identical voice passes this rule 4 times in 5",
+            "Was not checked: a sheet has no hidden repeats",
+            "All 10 differences are 0.00",
+            "a normal distribution with that spread was used, not t",
+            "81 %",
+            "score 5 of 5",
+        ):
+            assert words in page.text
+
+    def test_stale_and_warned(self, tmp_path: Path) -> None:
+        ratings = run_factory.listened([2] * 10, [2] * 10)
+        ratings["given_for"]["titan"]["driver"] = "570.1"
+        ear = run_factory.identity("diverged", "F0 differs by 1.1 semitones.")
+        page, found = self.judged(tmp_path, ratings, identity=ear)
+        head, _, _ = page.text.partition("The nine criteria")
+        for words in (
+            "The listener's verdict is stale.",
+            *found["human"]["why"],
+            "F0 differs by 1.1 semitones.",
+            *found["warnings"],
+        ):
+            assert words in head
+
+    def test_without_statistics(self, run_dir: Path) -> None:
+        document = _edit(run_dir, "verdict.json") | {"evidence": None, "notes": ["No scipy."]}
+        run_factory.put(run_dir, "verdict.json", document)
+        text = page_of(run_dir).text
+        assert "Evidence not weighed" in text
+        assert "The scores were not weighed" in text
+        assert "No scipy." in text
+
+    def test_a_verdict_from_before_there_were_statistics(self, run_dir: Path) -> None:
+        document = _edit(run_dir, "verdict.json")
+        for key in ("evidence", "warnings", "human"):
+            del document[key]
+        run_factory.put(run_dir, "verdict.json", document)
+        assert "Evidence not weighed" in page_of(run_dir).text
+
+
 class TestWhatWentWrong:
     @pytest.mark.parametrize("name", DOCUMENTS)
     def test_a_missing_file(self, run_dir: Path, name: str) -> None:
@@ -502,6 +601,10 @@ class TestNumbers:
         assert report.size(None) == report.UNKNOWN
         assert report.seconds(0.5) == "0.50 s"
         assert report.seconds(125.4) == "2 min 05 s"
+        assert report.percent(0.44) == "44 %"
+        assert report.percent(0.999) == "more than 99 %"
+        assert report.percent(0.0) == "less than 1 %"
+        assert report.percent("x") == report.UNKNOWN
         assert report.ms(190.4) == "190 ms"
         assert report.when("2026-11-22T04:15:00+01:00") == "2026-11-22 03:15:00 UTC"
         assert report.when("yesterday") == "yesterday"
@@ -520,6 +623,18 @@ class TestCharts:
         assert charts.dots("none", ["u01"], [charts.Series("a", [1e300])], "s") is None
         assert charts.strips("none", [("before", [], None)], "ms") is None
         assert charts.stack("none", [("a", 0.0), ("b", None)]) is None
+        limit, mean = (0.5, "limit"), (None, None, None)
+        assert charts.signed("none", ["u01"], [charts.Series("a", [None])], "p", limit, []) is None
+        assert charts.signed("none", [], [], "p", limit, [mean]) is None
+
+    @pytest.mark.parametrize(("value", "last"), [(-0.2, "1"), (1.5, "2"), (-4.0, "4")])
+    def test_both_sides_are_alike(self, value: float, last: str) -> None:
+        means = [(None, value, None)]
+        series = [charts.Series("a", [value])]
+        drawn = str(charts.signed("d", ["u01"], series, "p", (0.5, "limit"), means))
+        ticks = re.findall(r'class="tick"[^>]*>([^<]*)<', drawn)
+        assert (ticks[0], ticks[len(ticks) // 2], ticks[-1]) == (f"\N{MINUS SIGN}{last}", "0", last)
+        assert 'class="interval"' not in drawn
 
     def test_labels_are_escaped(self) -> None:
         drawn = charts.dots("<d>", ["<u>"], [charts.Series("a", [1.0])], "<s>", (1.0, "<l>"))

@@ -37,8 +37,37 @@ def test_each_schema_is_a_schema(schemas_dir: Path) -> None:
 
 
 def test_a_complete_run_is_valid(run_dir: Path, schemas_dir: Path) -> None:
-    factory.put(run_dir, "ratings.json", factory.ratings())
-    assert schemas.validate_run(run_dir, schemas_dir) == []
+    for ratings in (factory.ratings(), factory.listened([4] * 20, [5] * 20)):
+        factory.put(run_dir, "ratings.json", ratings)
+        assert schemas.validate_run(run_dir, schemas_dir) == []
+
+
+LISTENED: list[tuple[str, Any, str]] = [
+    ("schema_version", 3, "schema_version"),
+    ("source.kind", "email", "source.kind"),
+    ("source.kind", "sheet", "listener"),
+    ("scores.12.pass", factory.REMOVED, "pass"),
+    ("scores.12.pass", 0, "scores[12].pass"),
+    ("scores.12.titan", 6, "scores[12].titan"),
+    ("scores.12.panda", factory.REMOVED, "scores[12]"),
+    ("given_for", factory.REMOVED, "given_for"),
+    ("given_for.titan.driver", 580, "given_for.titan.driver"),
+    ("audio", {"/etc/passwd": "0" * 64}, "passwd"),
+    ("listener.impostor.0.score", 0, "listener.impostor[0].score"),
+    ("listener.telephone", factory.REMOVED, "telephone"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "named"), LISTENED)
+def test_a_deviation_in_a_session_is_named(
+    run_dir: Path, schemas_dir: Path, path: str, value: Any, named: str
+) -> None:
+    ratings = factory.listened([4] * 20, [5] * 20)
+    factory.change(ratings, path, value)
+    factory.put(run_dir, "ratings.json", ratings)
+    problems = schemas.validate_run(run_dir, schemas_dir)
+    assert problems
+    assert named in " ".join(problems)
 
 
 def test_a_link_to_a_run_will_do(run_dir: Path, schemas_dir: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 import run_factory as factory
 from ansible.module_utils.testing import patch_module_args
 
+from understudy import schemas
+
 ROOT = Path(__file__).resolve().parents[2]
 SHEET = "utterance,titan,panda\n" + "".join(f"{name},5,4\n" for name in factory.IDS)
 
@@ -109,14 +111,61 @@ def test_scores_are_taken_in_and_kept(call: Any, run_dir: Path, sheet: Path) -> 
     assert result["verdict"]["verdict"] == "titan_chatterbox_diverges_from_panda_investigate"
     assert result["summary"][0].endswith("(not ok)")
     ratings = json.loads((run_dir / "ratings.json").read_text())
-    assert ratings["source"] == {"name": "ab.csv", "sha256": factory.sha256(SHEET)}
-    assert ratings["scores"][9] == {"utterance": "u10", "titan": 5, "panda": 4}
+    source = {"kind": "sheet", "name": "ab.csv", "sha256": factory.sha256(SHEET)}
+    assert (ratings["schema_version"], ratings["source"]) == (2, source)
+    assert ratings["scores"][9] == {"utterance": "u10", "pass": 1, "titan": 5, "panda": 4}
+    assert (ratings["audio"], ratings["listener"]) == ({}, None)
+    assert ratings["given_for"] == factory.listened([5] * 10, [5] * 10)["given_for"]
+    assert result["verdict"]["human"] == {"state": "stands", "why": []}
+    validator = schemas.load_schemas(ROOT / "files/schemas")["ratings"]
+    assert list(validator.iter_errors(ratings)) == []
     assert {entry["name"]: entry["sha256"] for entry in result["verdict"]["files"]}[
         "ratings.json"
     ] == factory.sha256((run_dir / "ratings.json").read_bytes())
 
     assert call(run_dir=str(run_dir), ab_scores=str(sheet))["changed"] is False
     assert call(run_dir=str(run_dir))["changed"] is False
+
+
+def test_the_play_ends_with_the_evidence(call: Any, run_dir: Path, sheet: Path) -> None:
+    sheet.write_text(SHEET.replace(",5,4", ",2,2"))
+    summary = call(run_dir=str(run_dir), ab_scores=str(sheet))["summary"]
+    assert summary[2].startswith("evidence: weak. Every score is 2, and no impostor was played")
+    assert "10 pairs, one pass: an identical voice passes this rule 4 times in 5" in summary[2]
+    assert summary[3].startswith("warning: titan and panda both score below 3 (2.00 and 2.00)")
+    assert summary[4].startswith("time: ")
+
+    factory.put(run_dir, "identity.json", factory.identity("diverged", "F0 differs."))
+    lines = call(run_dir=str(run_dir))["summary"]
+    assert lines[4].startswith(
+        "the listener's verdict is contradicted: The listener heard the same"
+    )
+    assert lines[4].endswith("F0 differs.")
+    document = json.loads((run_dir / "bench-titan.json").read_text())
+    document["environment"]["driver"] = "590.1"
+    factory.put(run_dir, "bench-titan.json", document)
+    lines = call(run_dir=str(run_dir))["summary"]
+    assert lines[4].startswith("the listener's verdict is stale: titan: the driver was 580.95.05")
+
+
+@pytest.mark.parametrize(("rated", "imported"), [(False, "False"), (True, "True")])
+def test_scipy_is_imported_only_for_scores(run_dir: Path, rated: bool, imported: str) -> None:
+    """In a process of its own: it takes a second that a run without scores has no use for."""
+    if rated:
+        factory.put(run_dir, "ratings.json", factory.ratings())
+    code = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "tests/unit")!r}]
+import conftest, importlib.util, pathlib, datetime
+spec = importlib.util.spec_from_file_location("m", {str(ROOT / "library/tts_verdict.py")!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+now = datetime.datetime.now(tz=datetime.timezone.utc)
+found = module.compute(pathlib.Path({str(run_dir)!r}), now, None, module.weigh)
+print("scipy" in sys.modules, found["evidence"] is not None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [imported, imported], done.stderr
 
 
 @pytest.mark.parametrize(("shift", "before"), [(-1, True), (1, False)])
@@ -139,6 +188,30 @@ def test_a_bad_sheet_changes_nothing(call: Any, run_dir: Path, sheet: Path) -> N
     assert "ab.csv: u07: its row is missing" in result["msg"]
     assert len(result["problems"]) == 2
     assert tree(run_dir) == before
+
+
+@pytest.mark.parametrize("kind", ["page", "terminal"])
+def test_a_sheet_does_not_replace_a_blind_session(
+    call: Any, run_dir: Path, sheet: Path, kind: str
+) -> None:
+    ratings = factory.listened([5] * 10, [5] * 10)
+    ratings["source"]["kind"] = kind
+    factory.put(run_dir, "ratings.json", ratings)
+    before = tree(run_dir)
+    result = call(run_dir=str(run_dir), ab_scores=str(sheet))
+    assert result["failed"] is True
+    assert f"a blind session ({kind})" in result["msg"]
+    assert f"Next: mv {run_dir}/ratings.json {run_dir}/ratings.json.before" in result["msg"]
+    assert tree(run_dir) == before
+    assert call(run_dir=str(run_dir))["verdict"]["ratings"]["n"] == 10
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b'{"source": 3}', b'{"source": {}}'])
+def test_a_sheet_replaces_a_broken_file(
+    call: Any, run_dir: Path, sheet: Path, content: bytes
+) -> None:
+    (run_dir / "ratings.json").write_bytes(content)
+    assert call(run_dir=str(run_dir), ab_scores=str(sheet))["verdict"]["ratings"]["n"] == 10
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfeu\x000\x001"])
@@ -188,4 +261,6 @@ def test_ansible_itself_runs_it(run_dir: Path, sheet: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert f'"changed": {changed}' in done.stdout
-    assert json.loads((run_dir / "verdict.json").read_text())["ratings"]["n"] == 10
+    written = json.loads((run_dir / "verdict.json").read_text())
+    assert written["ratings"]["n"] == 10
+    assert written["evidence"]["level"] == "moderate"

@@ -15,6 +15,7 @@ from ansible.module_utils.understudy import timing, verdict
 from jsonschema import Draft202012Validator
 
 from understudy import schemas
+from understudy.evidence import weigh
 
 NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 INSTALL, BENCH, BASELINE = "install-titan.json", "bench-titan.json", "baseline-panda.json"
@@ -84,6 +85,7 @@ def test_validated() -> None:
     assert status(result) == "+++++++.."
     assert result["ratings"] == {
         "n": 10,
+        "passes": 1,
         "means": {"titan": 5.0, "panda": 5.0},
         "differences": {"titan": 0.0},
     }
@@ -304,8 +306,30 @@ def test_a_file_cut_anywhere(run_dir: Path, name: str) -> None:
 def test_a_file_of_another_run_or_version(name: str) -> None:
     result = decide(changed((name, "run_id", "20260101-000000Z")))
     assert f"{name} cannot be used: it belongs to run '20260101-000000Z'" in said(result)
-    result = decide(changed((name, "schema_version", 2)))
-    assert f"{name} cannot be used: its schema_version is 2" in said(result)
+
+
+@pytest.mark.parametrize("name", ["run.json", *PHASES, "ratings.json"])
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        (3, "a newer one wrote it. Next: update understudy on the control node (git pull)"),
+        (0, "an older one wrote it. Next: judge it with the understudy that made it"),
+        ("1", "Next: ansible-playbook"),
+        (True, "Next: ansible-playbook"),
+        (None, "Next: ansible-playbook"),
+    ],
+)
+def test_a_file_of_another_schema_version(name: str, version: Any, text: str) -> None:
+    result = decide(changed((name, "schema_version", version), rated=True))
+    (reason,) = [reason for reason in result["reasons"] if reason.startswith(name)]
+    reads = "1 and 2" if name == "ratings.json" else "1"
+    assert (
+        f"its schema_version is {json.dumps(version)}, and this understudy reads {reads}" in reason
+    )
+    assert text in reason
+    assert reason.count("Next: ") == 1
+    expected = verdict.AWAITING if name == "ratings.json" else verdict.INVALID
+    assert (result["verdict"], result["ok"]) == (expected, False)
 
 
 @pytest.mark.parametrize("name", PHASES)
@@ -584,6 +608,235 @@ def test_broken_ratings_on_disk(run_dir: Path) -> None:
     assert "ratings.json cannot be used: it is not complete JSON" in said(result)
 
 
+# Passes, statistics, and whether the scores still stand
+
+
+@pytest.mark.parametrize(
+    ("second", "difference", "validated"),
+    [([4] * 10, -0.5, False), ([4] * 9 + [5], -0.45, True), ([5] * 10, 0.0, True)],
+)
+def test_the_mean_is_over_every_pass(second: list[int], difference: float, validated: bool) -> None:
+    ratings = factory.listened([5] * 10 + second, [5] * 20)
+    result = decide({**changed(), "ratings.json": ratings})
+    assert result["verdict"] == (verdict.VALIDATED if validated else verdict.DIVERGES)
+    assert result["ratings"]["differences"] == {"titan": difference}
+    assert (result["ratings"]["n"], result["ratings"]["passes"]) == (20, 2)
+    assert "over 20 pairs in 2 passes" in said(result)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        ("scores.12.titan", 4.5, "ratings.json: row 13 (pass 2, u03): titan: saw 4.5"),
+        ("scores.12.pass", 7, "ratings.json: pass 7: there is no pass 3"),
+        ("identity_matches", "no", 'ratings.json: identity_matches: saw "no"'),
+        ("listener.impostor.0.score", 6, "ratings.json: listener: impostor, row 1: score: saw 6"),
+    ],
+)
+def test_edited_ratings_give_no_verdict(path: str, value: Any, text: str) -> None:
+    documents = changed()
+    documents["ratings.json"] = factory.listened([5] * 20, [5] * 20)
+    factory.change(documents["ratings.json"], path, value)
+    result = decide(documents)
+    assert (result["verdict"], result["ok"]) == (verdict.AWAITING, False)
+    assert text in said(result)
+    for key in ("ratings", "evidence", "human"):
+        assert result[key] is None
+
+
+def test_a_truncated_ratings_file(run_dir: Path) -> None:
+    whole = json.dumps(factory.listened([5] * 20, [5] * 20))
+    for part in range(1, 10):
+        (run_dir / "ratings.json").write_text(whole[: len(whole) * part // 10])
+        result = verdict.compute(run_dir, NOW, weigh=weigh)
+        assert (result["verdict"], result["ratings"]) == (verdict.AWAITING, None)
+        assert "ratings.json cannot be used: it is not complete JSON" in said(result)
+        assert f"ansible-playbook score.yml -e run={factory.RUN_ID}" in said(result)
+
+
+@pytest.mark.parametrize("value", [None, True, 7, "x", [None], {"a": [1]}, {"titan": {}}])
+def test_no_value_of_a_session_makes_it_raise(value: Any) -> None:
+    whole = changed()
+    whole["identity.json"] = factory.identity("diverged", "a reason")
+    for name, document in (
+        ("ratings.json", factory.listened([5] * 20, [4] * 20)),
+        ("identity.json", whole["identity.json"]),
+        (BENCH, whole[BENCH]),
+    ):
+        whole.setdefault("ratings.json", document)
+        for path in leaves(document):
+            if path not in ("schema_version", "run_id"):
+                broken = copy.deepcopy(document)
+                factory.change(broken, path, value)
+                decide({**whole, name: broken}, audio={}, weigh=weigh)
+
+
+def test_the_statistics_stand_beside_the_rule() -> None:
+    plain = decide(changed(rated=True))
+    assert plain["evidence"] is None
+    (note,) = plain["notes"]
+    assert note.startswith("No statistics stand beside the rule")
+    result = decide(changed(rated=True), weigh=weigh)
+    assert result["evidence"]["level"] == "weak"
+    assert result["notes"] == []
+    for key in ("verdict", "ok", "reasons", "checks", "criteria", "ratings"):
+        assert result[key] == plain[key]
+
+
+def test_without_the_python_half_a_note_says_so() -> None:
+    def absent(*_: Any) -> Any:
+        raise ImportError("No module named 'scipy'")
+
+    result = decide(changed(rated=True), weigh=absent)
+    assert (result["verdict"], result["evidence"]) == (verdict.VALIDATED, None)
+    assert result["notes"] == [
+        "No statistics stand beside the rule (No module named 'scipy'). Next: make control"
+    ]
+
+
+def test_without_scores_nothing_is_weighed() -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("there is nothing to weigh")
+
+    result = decide(changed(), weigh=never)
+    assert (result["evidence"], result["warnings"], result["human"]) == (None, [], None)
+
+
+@pytest.mark.parametrize(
+    ("standby", "primary", "warned"),
+    [
+        ([2] * 10, [2] * 10, True),
+        ([3] * 9 + [2], [3] * 9 + [2], True),
+        ([3] * 10, [3] * 9 + [2], False),
+        ([2] * 10, [5] * 10, False),
+    ],
+)
+def test_two_bad_voices(standby: list[int], primary: list[int], warned: bool) -> None:
+    result = decide({**changed(), "ratings.json": factory.ratings(standby, primary)})
+    assert result["verdict"] == (verdict.DIVERGES if primary[0] == 5 else verdict.VALIDATED)
+    assert [("both score below 3" in warning) for warning in result["warnings"]] == [True] * warned
+
+
+def listened(**changes: Any) -> dict[str, Any]:
+    documents = changed()
+    documents["ratings.json"] = factory.listened([5] * 10, [5] * 10)
+    for name, change in changes.items():
+        documents[f"{name}.json".replace("_", "-")] = change
+    return documents
+
+
+def audio() -> dict[str, str]:
+    return {name: factory.sha256(content) for name, content in factory.waves().items()}
+
+
+def test_scores_that_stand() -> None:
+    result = decide(listened(), audio=audio())
+    assert result["human"] == {"state": "stands", "why": []}
+
+
+def test_scores_that_do_not_say_what_they_were_given_for() -> None:
+    human = decide(changed(rated=True))["human"]
+    assert human["state"] == "stands"
+    assert "do not say what they were given for" in human["why"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (
+            "driver",
+            "590.1",
+            "titan: the driver was 580.95.05 when the scores were given, and is 590",
+        ),
+        ("lock_sha256", "a" * 64, f"the lock was {factory.sha256('lock')[:12]}… when the scores"),
+        ("voice_sha256", "a" * 64, "and is aaaaaaaaaaaa…."),
+        (
+            "weights",
+            {"ve.safetensors": "a" * 64, "new.safetensors": "b" * 64},
+            "titan: the weights new.safetensors was none when the scores were given, and is bbbbbb",
+        ),
+        ("weights", {"t3.safetensors": "a" * 64}, "the weights ve.safetensors was"),
+    ],
+)
+@pytest.mark.parametrize("result", [None, "diverged"])
+def test_stale(path: str, value: Any, text: str, result: str | None) -> None:
+    documents = listened()
+    documents[BENCH]["environment"][path] = value
+    if result:
+        documents["identity.json"] = factory.identity(result, "The xvector is below the gate.")
+    found = decide(documents, audio=audio())
+    assert (found["verdict"], found["ok"]) == (verdict.VALIDATED, True)
+    assert found["human"]["state"] == "stale"
+    assert text in " ".join(found["human"]["why"])
+    assert ("The xvector is below the gate." in found["human"]["why"]) is (result is not None)
+
+
+@pytest.mark.parametrize("path", ["driver", "lock_sha256", "voice_sha256"])
+def test_what_is_not_known_is_not_stale(path: str) -> None:
+    for side in ("now", "then"):
+        documents = listened()
+        place = (
+            documents[BENCH]["environment"]
+            if side == "now"
+            else documents["ratings.json"]["given_for"]["titan"]
+        )
+        place[path] = None
+        assert decide(documents, audio=audio())["human"]["state"] == "stands"
+
+
+def test_other_audio_than_was_heard(run_dir: Path) -> None:
+    factory.put(run_dir, "ratings.json", factory.listened([5] * 10, [5] * 10))
+    assert verdict.compute(run_dir, NOW)["human"] == {"state": "stands", "why": []}
+    (run_dir / "titan_native/u03.wav").write_bytes(factory.wav(999))
+    (run_dir / "panda_baseline/u04.wav").unlink()
+    result = verdict.compute(run_dir, NOW)
+    assert result["human"]["state"] == "stale"
+    gone, other = result["human"]["why"]
+    assert gone == "panda_baseline/u04.wav: heard, and no longer in the directory."
+    assert other.startswith("titan_native/u03.wav: not what was heard (sha256 of titan_native/u03")
+    assert factory.sha256(factory.wav(999))[:12] in other
+    assert result["verdict"] == verdict.VALIDATED
+
+
+def test_a_name_of_audio_leads_nowhere_else(run_dir: Path) -> None:
+    (run_dir.parent / "secret.wav").write_bytes(b"secret")
+    ratings = factory.listened([5] * 10, [5] * 10)
+    ratings["audio"] = {"../secret.wav": factory.sha256(b"secret")}
+    factory.put(run_dir, "ratings.json", ratings)
+    (why,) = verdict.compute(run_dir, NOW)["human"]["why"]
+    assert "no longer in the directory" in why
+
+
+@pytest.mark.parametrize(
+    ("score", "result", "state"),
+    [
+        (5, "diverged", "contradicted"),
+        (5, "passed", "stands"),
+        (5, "uncalibrated", "stands"),
+        (3, "passed", "contradicted"),
+        (3, "diverged", "stands"),
+        (3, "uncalibrated", "stands"),
+    ],
+)
+def test_the_automatic_ear_contradicts(score: int, result: str, state: str) -> None:
+    documents = listened(identity=factory.identity(result, "F0 differs by a semitone."))
+    documents["ratings.json"]["scores"] = factory.listened([score] * 10, [5] * 10)["scores"]
+    found = decide(documents, audio=audio())
+    assert found["verdict"] == (verdict.VALIDATED if score == 5 else verdict.DIVERGES)
+    assert found["ok"] is (score == 5)
+    assert found["human"]["state"] == state
+    assert ("F0 differs by a semitone." in found["human"]["why"]) is (state == "contradicted")
+
+
+def test_an_unusable_identity_file_changes_nothing(run_dir: Path) -> None:
+    factory.put(run_dir, "ratings.json", factory.listened([5] * 10, [5] * 10))
+    (run_dir / "identity.json").write_text("{")
+    result = verdict.compute(run_dir, NOW)
+    assert (result["verdict"], result["ok"]) == (verdict.VALIDATED, True)
+    assert result["human"]["state"] == "stands"
+    assert "identity.json cannot be used" in result["human"]["why"][0]
+
+
 def test_a_rehearsal_says_so() -> None:
     documents = changed(
         ("run.json", "rehearsal", True),
@@ -637,12 +890,13 @@ def test_union(intervals: list[tuple[float, float]], length: float) -> None:
 
 def test_files_are_those_it_was_computed_from(run_dir: Path) -> None:
     (run_dir / "verdict.json").write_text("{}")
-    (run_dir / "identity.json").write_text("{}")
     result = verdict.compute(run_dir, NOW)
     assert result["files"] == [
         {"name": name, "sha256": factory.sha256((run_dir / name).read_bytes())}
         for name in sorted(factory.documents())
     ]
+    (run_dir / "identity.json").write_text("{}")
+    assert "identity.json" in [row["name"] for row in verdict.compute(run_dir, NOW)["files"]]
     assert result["computed_at"] == "2026-11-22T04:00:00Z"
 
 

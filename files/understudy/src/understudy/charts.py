@@ -103,16 +103,69 @@ def dots(
         parts.append(_label(label, left, y))
         there = [value for value in points[row] if value is not None]
         if len(there) > 1:
-            parts.append(
-                Markup('<path class="between" d="M{:.1f} {:.1f}H{:.1f}"/>').format(
-                    scale.x(min(there)), y, scale.x(max(there))
-                )
-            )
+            parts.append(_between(scale, min(there), max(there), y))
         parts.extend(
             marker(index, scale.x(value), y)
             for index, value in enumerate(points[row])
             if value is not None
         )
+    return _svg(description, height + AXIS, parts)
+
+
+def signed(
+    description: str,
+    rows: Sequence[str],
+    series: Sequence[Series],
+    unit: str,
+    limit: tuple[float, str],
+    means: Sequence[tuple[float | None, float | None, float | None]],
+) -> Markup | None:
+    """Draw differences on both sides of 0, and below them each mean with its interval.
+
+    Args:
+        description: what a reader who cannot see the drawing is told.
+        rows: the labels.
+        series: the values, one list per host.
+        unit: the caption of the axis.
+        limit: a size to compare with, drawn on both sides, and its name.
+        means: low end, mean and high end for each series; None where there is none.
+
+    Returns:
+        The drawing, or None where there is no value to show.
+    """
+    points = [[_both_ways(_at(one.values, row)) for one in series] for row in range(len(rows))]
+    known = [value for row in points for value in row if value is not None]
+    if not known:
+        return None
+    bars = [(_both_ways(low), _both_ways(mean), _both_ways(high)) for low, mean, high in means]
+    largest = max(1.0, limit[0], *map(abs, known), *[abs(v) for bar in bars for v in bar if v])
+    marks = ticks(largest, 2)
+    left = _gutter([*rows, "mean"])
+    scale = _Scale(left, [-mark for mark in reversed(marks[1:])] + marks)
+    height = TOP + ROW * len(rows) + (ROW * len(bars) + TOP if bars else 0)
+    parts = [scale.grid(height, unit)]
+    parts.append(
+        Markup('<path class="zero" d="M{:.1f} {}V{:.1f}"/>').format(scale.x(0), TOP, height)
+    )
+    parts.extend(scale.line(side * limit[0], height, limit[1]) for side in (-1, 1))
+    for row, label in enumerate(rows):
+        y = TOP + ROW * (row + 0.5)
+        parts.append(_label(label, left, y))
+        for index, value in enumerate(points[row]):
+            if value is not None:
+                parts.append(_between(scale, 0.0, value, y))
+                parts.append(marker(index, scale.x(value), y))
+    for index, (low, mean, high) in enumerate(bars):
+        y = TOP + ROW * (len(rows) + index + 0.5) + TOP
+        parts.append(_label("mean", left, y))
+        if low is not None and high is not None:
+            parts.append(
+                Markup('<path class="interval" d="M{0:.1f} {2:.1f}v8m0-4H{1:.1f}m0-4v8"/>').format(
+                    scale.x(low), scale.x(high), y - 4
+                )
+            )
+        if mean is not None:
+            parts.append(marker(index, scale.x(mean), y))
     return _svg(description, height + AXIS, parts)
 
 
@@ -202,22 +255,23 @@ def stack(description: str, parts: Sequence[tuple[str, float | None]]) -> Markup
 
 
 class _Scale:
-    """The horizontal axis: from 0 at ``left`` to the last tick at the right edge."""
+    """The horizontal axis: from the first tick at ``left`` to the last at the right edge."""
 
     def __init__(self, left: float, marks: list[float]) -> None:
         self.left, self.marks = left, marks
 
     def x(self, value: float) -> float:
         """Return where a value lies."""
-        return self.left + (WIDTH - RIGHT - self.left) * value / self.marks[-1]
+        share = (value - self.marks[0]) / (self.marks[-1] - self.marks[0])
+        return self.left + (WIDTH - RIGHT - self.left) * share
 
     def grid(self, height: float, unit: str) -> Markup:
         """Draw the ticks with their numbers and, below, the caption."""
         parts = [
             Markup(
                 '<path class="grid" d="M{0:.1f} {1}V{2:.1f}"/>'
-                '<text class="tick" x="{0:.1f}" y="{3:.1f}">{4:g}</text>'
-            ).format(self.x(mark), TOP, height, height + 13, round(mark, 9))
+                '<text class="tick" x="{0:.1f}" y="{3:.1f}">{4}</text>'
+            ).format(self.x(mark), TOP, height, height + 13, _tick(mark))
             for mark in self.marks
         ]
         middle = (self.left + WIDTH - RIGHT) / 2
@@ -233,6 +287,20 @@ class _Scale:
         return Markup('<path class="limit" d="M{:.1f} {}V{:.1f}"><title>{}</title></path>').format(
             self.x(value), TOP - 6, height, name
         )
+
+
+def _tick(mark: float) -> str:
+    return f"{round(mark, 9):g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _between(scale: _Scale, start: float, end: float, y: float) -> Markup:
+    return Markup('<path class="between" d="M{:.1f} {:.1f}H{:.1f}"/>').format(
+        scale.x(start), y, scale.x(end)
+    )
+
+
+def _both_ways(value: float | None) -> float | None:
+    return value if value is not None and abs(value) < LARGEST else None
 
 
 def _drawable(value: float | None) -> float | None:

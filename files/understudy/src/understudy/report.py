@@ -90,6 +90,13 @@ GUARD_DECISIONS = {
     "failed": "Failed: the problem is there and the patch did not remove it.",
 }
 
+#: How scores were given, by the kind of their source; a sheet may come from anywhere.
+GIVEN = {
+    "sheet": "in a sheet",
+    "page": "blind, on the page",
+    "terminal": "blind, in a terminal",
+}
+
 SPLIT = (
     ("install", "Install"),
     ("model_load", "Model loading"),
@@ -182,7 +189,7 @@ class Take:
         audio: a ``data:`` URI, or an empty string.
         note: why there is no audio, or an empty string.
         problems: everything a listener should know about this take.
-        score: the rating it got, if any.
+        scores: the ratings it got, one for each pass.
     """
 
     host: str
@@ -190,7 +197,7 @@ class Take:
     audio: str
     note: str
     problems: list[str]
-    score: Doc
+    scores: list[Doc]
 
 
 @dataclass(frozen=True)
@@ -237,6 +244,7 @@ def _template() -> jinja2.Template:
         seconds=seconds,
         ms=ms,
         when=when,
+        percent=percent,
         pairs=pairs,
         commit=commit,
         code=code,
@@ -310,6 +318,16 @@ def ms(value: object) -> str:
     """Return a number of milliseconds."""
     number = _number(value)
     return UNKNOWN if number is None else f"{num(number, 0 if abs(number) >= 100 else 1)} ms"
+
+
+def percent(value: object) -> str:
+    """Return a probability in per cent; certainty is not claimed."""
+    number = _number(value)
+    if number is None:
+        return UNKNOWN
+    if number < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if number > 0.99 else f"{num(number * 100, 0)} %"
 
 
 def when(value: object) -> str:
@@ -405,6 +423,7 @@ def _context(run_dir: Path) -> dict[str, object]:
         "run": run.doc,
         "verdict": verdict.doc,
         "ratings": documents["ratings.json"].doc,
+        "given": GIVEN.get(_text(documents["ratings.json"].doc["source"]["kind"]), GIVEN["sheet"]),
         "preflight": documents["preflight.json"].doc,
         "llm": documents["llm.json"].doc,
         "name": name,
@@ -414,7 +433,7 @@ def _context(run_dir: Path) -> dict[str, object]:
             standby=_words(standbys, "the standby"), primary=_words(primaries, "the primary")
         ),
         "rehearsal": run.doc["rehearsal"]() is True or verdict.doc["rehearsal"]() is True,
-        "notes": run.doc["notes"] or verdict.doc["notes"],
+        "notes": verdict.doc["notes"] or run.doc["notes"],
         "standbys": standbys,
         "primaries": primaries,
         "documents": list(documents.values()),
@@ -430,6 +449,7 @@ def _context(run_dir: Path) -> dict[str, object]:
             )
             for name, text in utterances
         ],
+        "difference_chart": _difference_chart(standbys, utterances, verdict.doc["evidence"]),
         "rtf_chart": _chart(voices, utterances, "rtf", "RTF"),
         "audio_chart": _chart(voices, utterances, "audio_s", "seconds of audio"),
         "marker": charts.marker,
@@ -548,8 +568,9 @@ def _take(run_dir: Path, name: str, voice: Voice, ratings: Doc) -> Take:
     measured = _text(entry["wav_sha256"])
     if digest and measured and digest != measured:
         problems.append("The file is not the one that was measured: its SHA-256 differs.")
-    score = next((row for row in ratings["scores"] if _text(row["utterance"]) == name), Doc())
-    return Take(voice.host, entry, audio, note, problems, score[voice.host])
+    rows = [row for row in ratings["scores"] if _text(row["utterance"]) == name]
+    scores = [row[voice.host] for row in rows if row[voice.host]() is not None]
+    return Take(voice.host, entry, audio, note, problems, scores)
 
 
 def _remarks(entry: Doc) -> list[str]:
@@ -626,6 +647,31 @@ def _chart(
         series,
         unit,
         (1.0, "As long as the audio itself") if key == "rtf" else None,
+    )
+
+
+def _difference_chart(
+    standbys: list[str], utterances: list[tuple[str, str]], evidence: Doc
+) -> Markup | None:
+    hosts = [evidence["hosts"][host] for host in standbys]
+    return charts.signed(
+        f"Score of {_words(standbys, 'the standby')} minus that of the primary for every "
+        "utterance, and the mean with its interval",
+        [name for name, _ in utterances],
+        [
+            charts.Series(host, [_number(one["differences"][name]) for name, _ in utterances])
+            for host, one in zip(standbys, hosts, strict=True)
+        ],
+        "points, standby minus primary",
+        (_number(evidence["margin"]) or 0.5, "The limit of the rule"),
+        [
+            (
+                _number(one["interval"]["low"]),
+                _number(one["mean"]),
+                _number(one["interval"]["high"]),
+            )
+            for one in hosts
+        ],
     )
 
 
