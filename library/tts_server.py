@@ -41,7 +41,7 @@ options:
         type: str
         required: true
       start_command:
-        description: The command that starts it, now and after a boot, as a list.
+        description: The command that starts it, as a list.
         type: list
         elements: str
         required: true
@@ -50,6 +50,13 @@ options:
         type: list
         elements: str
         required: true
+      keep_command:
+        description:
+          - The command that has a boot start it, too, as a list. That it fails, on a full disk, is a
+            warning.
+        type: list
+        elements: str
+        default: []
       reset_command:
         description: The command that makes a service that was given up startable again, as a list.
         type: list
@@ -113,7 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy.voiceserver import ServerError, VoiceServer
 
 #: The commands that a service has, and may have.
-MUST, MAY = ("state", "start", "stop"), ("reset", "log")
+MUST, MAY = ("state", "start", "stop"), ("keep", "reset", "log")
 
 
 def run(module: AnsibleModule, server: VoiceServer) -> dict:
@@ -127,6 +134,11 @@ def run(module: AnsibleModule, server: VoiceServer) -> dict:
         return {"idle": server.idle(wait_s), **server.look()}
     changed = server.warm(wait_s) if state == "warm" else server.cold()
     return {**server.look(), "changed": changed}
+
+
+def warn(module: AnsibleModule, server: VoiceServer) -> None:
+    for text in server.warnings:
+        module.warn(text)
 
 
 def main() -> None:
@@ -162,7 +174,9 @@ def main() -> None:
         result = run(module, server)
     except ServerError as error:
         seen = {"service": None, "health": server.health()}
+        warn(module, server)
         module.fail_json(msg=str(error), wall_s=time.monotonic() - began, **seen)
+    warn(module, server)
     module.exit_json(**{"changed": False, "wall_s": time.monotonic() - began, **result})
 
 

@@ -41,8 +41,10 @@ class VoiceServer:
         state_command: prints what its service is doing.
         running_regex: what that prints where it runs, or is about to.
         failed_regex: and where it was given up.
-        start_command: starts it, now and after a boot.
+        start_command: starts it, and does not wait.
         stop_command: stops it, and keeps a boot from starting it.
+        keep_command: has a boot start it, too; empty for none. Where it fails, on a full disk, the
+            voice is there all the same.
         reset_command: makes a service that was given up startable again; empty for none.
         log_command: prints its last lines.
     """
@@ -53,8 +55,10 @@ class VoiceServer:
     failed_regex: str
     start_command: list[str]
     stop_command: list[str]
+    keep_command: list[str] = field(default_factory=list)
     reset_command: list[str] = field(default_factory=list)
     log_command: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list, init=False)
 
     def health(self) -> dict[str, Any] | None:
         """Return what the server says of itself; None where nothing of ours answers.
@@ -100,6 +104,7 @@ class VoiceServer:
             self._run(self.reset_command)
         if started:
             self._run(self.start_command)
+            self._keep()
         asked = spoke = time.monotonic()
         deadline = asked + timeout_s
         while not (health and health.get("ready")):
@@ -121,6 +126,13 @@ class VoiceServer:
             time.sleep(LOOK_S)
             health = self.health()
         return started
+
+    def _keep(self) -> None:
+        if self.keep_command:
+            try:
+                run(self.keep_command, COMMAND_S)
+            except CommandError as error:
+                self.warnings.append(f"a reboot would not start the voice: {error}")
 
     def cold(self) -> bool:
         """Stop it and wait until it is gone; return whether it ran.

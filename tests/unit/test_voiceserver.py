@@ -33,6 +33,7 @@ case $2 in
   start) [ -e $dir/refuses ] && { echo no such unit; exit 5; }
          $3 $dir/server.py $4 $dir/health >/dev/null 2>&1 & echo $! >$dir/pid ;;
   stop) kill $pid; rm -f $dir/pid; while kill -0 $pid 2>/dev/null; do sleep 0.05; done ;;
+  keep) [ -e $dir/full ] && { echo no space left; exit 1; }; touch $dir/kept ;;
   reset) rm -f $dir/failed ;;
   log) echo the last line ;;
   state) if [ -e $dir/failed ]; then echo failed
@@ -57,7 +58,7 @@ class Service:
         self.server = v.VoiceServer(
             f"http://127.0.0.1:{self.port}/health", [*ask, "state"], "^active$", "^failed$",
             [*ask, "start", sys.executable, str(self.port)], [*ask, "stop"],
-            [*ask, "reset"], [*ask, "log"],
+            [*ask, "keep"], [*ask, "reset"], [*ask, "log"],
         )  # fmt: skip
 
     def says(self, health: dict) -> None:
@@ -80,6 +81,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 def test_up_and_down(service: Service) -> None:
     assert service.server.look() == {"service": "stopped", "health": None}
     assert service.server.warm(20) is True
+    assert (service.home / "kept").exists()
     assert service.server.look() == {"service": "running", "health": READY}
     assert service.server.warm(20) is False
     assert service.server.cold() is True
@@ -91,6 +93,14 @@ def test_one_that_was_given_up_is_started_all_the_same(service: Service) -> None
     (service.home / "failed").touch()
     assert service.server.service() == "failed"
     assert service.server.warm(20) is True
+
+
+def test_where_a_boot_cannot_be_told_it_speaks_all_the_same(service: Service) -> None:
+    (service.home / "full").touch()
+    assert service.server.warm(20) is True
+    (warning,) = service.server.warnings
+    assert warning.startswith("a reboot would not start the voice: sh ")
+    assert warning.endswith("keep ended with status 1: no space left")
 
 
 def test_one_that_is_given_up_meanwhile_is_not_waited_for(service: Service) -> None:
