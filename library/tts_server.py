@@ -52,8 +52,8 @@ options:
         required: true
       keep_command:
         description:
-          - The command that has a boot start it, too, as a list. That it fails, on a full disk, is a
-            warning.
+          - The command that has a boot start it, too, as a list.
+          - That it fails, on a full disk, is a warning.
         type: list
         elements: str
         default: []
