@@ -477,7 +477,8 @@ def test_a_client_with_another_token_is_put_back(reports: Path, original: dict[s
 @pytest.mark.parametrize(
     "words",
     [pytest.param("Bring the standby", marks=pytest.mark.long), "Claim the client",
-     "TASK [tts_route : Switch", pytest.param("Hear the voice", marks=pytest.mark.long),
+     pytest.param("TASK [tts_route : Switch", marks=pytest.mark.long),
+     pytest.param("Hear the voice", marks=pytest.mark.long),
      pytest.param("Give the claim back", marks=pytest.mark.long)],
 )  # fmt: skip
 def test_killed_between_two_steps_it_is_finished_by_the_next_run(
