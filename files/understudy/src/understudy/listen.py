@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from . import listening_terminal, unblinded
+from . import listening_page, listening_terminal, unblinded
 from .progress import Progress
 from .session import only_one
 from .sitting import Sitting
@@ -39,7 +40,8 @@ def run(
         terminal: ask here instead of on a page.
         player: what plays a WAV there.
         owner: process with which the page ends.
-        progress: told how far the listener is; so is standard error.
+        progress: told how far the listener is; so is standard error. Its file is removed when
+            the owner, who follows it, ends first.
 
     Returns:
         ``run_id``, ``status`` (``finished`` or ``unfinished``), ``passes`` that are complete,
@@ -66,7 +68,6 @@ def run(
         if one is not None and play:
             listening_terminal.run(sitting, play, input, lambda text: print(text, file=sys.stderr))
         elif one is not None:
-            from . import listening_page
 
             def ready(url: str) -> None:
                 say({"url": url})
@@ -79,6 +80,10 @@ def run(
             unblinded.write(sitting.run, sitting.locked)
         result = sitting.result()
         tell(_last_words(result, sitting), "done")
+        if owner is not None and progress.path and not listening_page.lives(owner):
+            progress.path.unlink()
+            with contextlib.suppress(OSError):  # not ours alone
+                progress.path.parent.rmdir()
         return result
 
 

@@ -56,7 +56,7 @@ class Spoken:
 
 
 def trim(samples: npt.NDArray[Any], rate: int) -> Spoken:
-    """Cut a recording to its speech, 30 ms around it included.
+    """Cut a recording to its speech and 30 ms around it; silence where there was less.
 
     Args:
         samples: in [-1, 1], shape [N], with something to hear in them.
@@ -68,14 +68,15 @@ def trim(samples: npt.NDArray[Any], rate: int) -> Spoken:
     power = np.add.reduceat(centred**2, starts) / np.diff(np.append(starts, len(centred)))
     loud = np.flatnonzero(power > power.max() * 10 ** (ONSET_DB / 10))
     margin = round(MARGIN_S * rate)
-    begin = max(0, int(starts[loud[0]]) - margin)
-    end = min(len(centred), int(starts[loud[-1]]) + size + margin)
+    first, last = int(starts[loud[0]]) - margin, int(starts[loud[-1]]) + size + margin
+    begin, end = max(0, first), min(len(centred), last)
     speech = centred[begin:end].copy()
     fade = min(round(FADE_S * rate), len(speech) // 2)
     if fade:
         ramp = np.linspace(0.0, 1.0, fade, endpoint=False)
         speech[:fade] *= ramp
         speech[-fade:] *= ramp[::-1]
+    speech = np.pad(speech, (begin - first, last - end))
     return Spoken(speech.astype(np.float32), rate, begin / rate, (len(centred) - end) / rate)
 
 
