@@ -309,11 +309,12 @@ class Page:
     async def second_pass(self, said: Message) -> dict[str, Any]:
         """Begin another pass."""
         self._seated(said.window)
-        if self._sitting.current is None:
-            if not self._sitting.may_repeat:
-                raise RefusedError("two passes are in; there is no third")
-            await run_in_threadpool(self._sitting.begin)
-            self._tell("a second pass was begun")
+        if self._sitting.current is not None:
+            raise RefusedError("the open pass must be locked first")
+        if not self._sitting.may_repeat:
+            raise RefusedError("two passes are in; there is no third")
+        await run_in_threadpool(self._sitting.begin)
+        self._tell("a second pass was begun")
         return {}
 
     async def end(self, said: Message) -> dict[str, Any]:

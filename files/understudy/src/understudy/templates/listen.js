@@ -14,6 +14,7 @@
   let chosen = "a";   // the side that a number scores
   let identity = null;
   let queue = [];     // what is still to be played, the first of it now
+  let inTurn = false; // whether it is the whole pair, after which A comes first again
   let timer = 0;
   let closed = false;
   const blobs = new Map();
@@ -114,9 +115,10 @@
     for (const name of [...sides().map(source), ...(next ? [next.a, next.b] : [])]) blob(name).catch(() => {});
   }
 
-  async function play(sequence) {
+  async function play(sequence, turn = false) {
     stop();
     queue = sequence;
+    inTurn = turn;
     await start();
   }
 
@@ -160,7 +162,7 @@
     }
     if (queue !== rest) return;  // something else was started meanwhile
     if (rest.length) timer = setTimeout(start, GAP_MS);
-    else if (view === "trial" && isPair() && side !== "w") chosen = open(state.trials[at])[0] || chosen;
+    else if (view === "trial" && isPair() && inTurn) chosen = open(state.trials[at])[0] || chosen;
     draw();
   });
 
@@ -381,7 +383,7 @@
   function space() {
     if (queue.length) stop();
     else if (view === "intro") play(["w"]);
-    else if (unheard().length) play(unheard());
+    else if (unheard().length) play(unheard(), true);
     else play(isPair() ? ["r", chosen] : ["a", "b"]);
   }
 
