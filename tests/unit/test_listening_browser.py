@@ -31,7 +31,7 @@ FAST = """
 const play = HTMLMediaElement.prototype.play;
 window.ended = 0;
 HTMLMediaElement.prototype.play = function () {
-  this.playbackRate = window.rate || 10;
+  this.playbackRate = window.rate || 16;
   this.onended = () => { window.ended += 1; };
   return play.call(this);
 };
@@ -164,7 +164,7 @@ def expected(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_run_is_scored_by_keyboard_across_a_crash(playwright: Any, tmp_path: Path) -> None:
-    run_dir, reference = make(tmp_path)
+    run_dir, reference = make(tmp_path, 0.3)
     one = Listener(playwright, run_dir, reference)
     one.sees("intro")
     one.press("ArrowRight")
@@ -180,7 +180,7 @@ def test_a_run_is_scored_by_keyboard_across_a_crash(playwright: Any, tmp_path: P
     one.page.evaluate("window.rate = 1")
     one.score(1, *TYPED[0])
     assert one.page.evaluate("window.ended") == 3
-    one.page.evaluate("window.rate = 10")
+    one.page.evaluate("window.rate = 16")
 
     one.score(2, *TYPED[1])
     one.title("Pair 3 of 13")
@@ -242,7 +242,7 @@ def test_a_run_is_scored_by_keyboard_across_a_crash(playwright: Any, tmp_path: P
 
 
 def test_the_page_fits_a_phone_and_can_be_touched(playwright: Any, tmp_path: Path) -> None:
-    run_dir, reference = make(tmp_path)
+    run_dir, reference = make(tmp_path, 0.3)
     one = Listener(playwright, run_dir, reference)
     try:
         page = one.page
@@ -268,7 +268,7 @@ def test_the_page_fits_a_phone_and_can_be_touched(playwright: Any, tmp_path: Pat
 
 
 def test_a_server_that_is_gone_is_said(playwright: Any, tmp_path: Path) -> None:
-    run_dir, reference = make(tmp_path)
+    run_dir, reference = make(tmp_path, 0.3)
     one = Listener(playwright, run_dir, reference)
     try:
         one.sees("intro")

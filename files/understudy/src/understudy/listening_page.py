@@ -291,13 +291,13 @@ class Page:
         """Take a score for A or B."""
         one = self._open(said.window)
         one.score(said.trial, said.side, said.score, said.replaces)
-        return self._count(one)
+        return self._count(one, said.trial)
 
     async def notice(self, said: Notice) -> dict[str, Any]:
         """Take the answer about a call."""
         one = self._open(said.window)
         one.notice(said.trial, said.noticed, said.replaces)
-        return self._count(one)
+        return self._count(one, said.trial)
 
     async def finish(self, said: Finish) -> dict[str, Any]:
         """Lock the answers and write ``ratings.json``."""
@@ -334,9 +334,11 @@ class Page:
             raise RefusedError("the ratings are locked and cannot be changed any more")
         return one
 
-    def _count(self, one: Session) -> dict[str, Any]:
-        again = f"pass {one.number}, " if one.number > 1 else ""
-        self._tell(f"{again}{one.given} of {one.total} answers")
+    def _count(self, one: Session, trial: str) -> dict[str, Any]:
+        """Tell of a pair that is complete, and return how many answers there are."""
+        if None not in one.answers[trial].values():
+            again = f"pass {one.number}, " if one.number > 1 else ""
+            self._tell(f"{again}{one.given} of {one.total} answers")
         return {"given": one.given}
 
 
