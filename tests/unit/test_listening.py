@@ -359,6 +359,21 @@ def test_a_run_of_another_schema(fresh: tuple[Path, Path]) -> None:
     assert "has schema_version 0, expected 1" in refused(*fresh)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("run.json", "hosts", ["titan", "panda"]),
+        ("run.json", "utterances", [1] * 10),
+        ("run.json", "voice", "samantha"),
+        ("bench-titan.json", "utterances", {"u01": {}}),
+    ],
+)
+def test_a_file_of_another_form(fresh: tuple[Path, Path], name: str, key: str, value: Any) -> None:
+    found = json.loads((fresh[0] / name).read_text())
+    run_factory.put(fresh[0], name, found | {key: value})
+    assert f"understudy validate {fresh[0]}" in refused(*fresh)
+
+
 def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
     assert "run.json: No such file or directory" in refused(tmp_path, tmp_path / "voice.wav")
 

@@ -88,11 +88,21 @@ def recordings(run_dir: Path) -> Recordings:
         ListeningError: something is missing, changed or of another schema: all of it.
     """
     try:
-        run = read_json(run_dir / "run.json")
+        return _recordings(run_dir, read_json(run_dir / "run.json"))
     except JsonError as error:
         raise ListeningError(
             [f"{error}; expected the run directory of a bench. Next: ls {run_dir.parent}"]
         ) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ListeningError(
+            [
+                f"{run_dir} has a file that is not of the expected form ({error}). "
+                f"Next: understudy validate {run_dir}"
+            ]
+        ) from error
+
+
+def _recordings(run_dir: Path, run: Mapping[str, Any]) -> Recordings:
     version = run.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ListeningError(
