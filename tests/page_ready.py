@@ -50,7 +50,9 @@ def once(command: list[str], run_dir: Path) -> float:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
-        while lock.exists() and lock.read_text():  # a play ends before its page does
+        for _ in range(100):  # a play ends before its page does
+            if not lock.exists() or not lock.read_text():
+                break
             time.sleep(0.1)
 
 

@@ -41,11 +41,11 @@ HTMLMediaElement.prototype.play = function () {
 class Listener:
     """The command, a browser, and what a person does at its keyboard."""
 
-    def __init__(self, playwright: Any, run_dir: Path, reference: Path, **options: Any) -> None:
+    def __init__(self, playwright: Any, run_dir: Path, reference: Path) -> None:
         self.server = subprocess.Popen(
             [sys.executable, "-m", "understudy", "listen", str(run_dir),
              "--reference", str(reference), "--result", str(run_dir.parent / "result.json"),
-             *options.get("more", [])],
+             "--owner", str(os.getpid())],
             stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT / "files/understudy/src")},
         )  # fmt: skip

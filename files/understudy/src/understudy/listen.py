@@ -40,8 +40,7 @@ def run(
         terminal: ask here instead of on a page.
         player: what plays a WAV there.
         owner: process with which the page ends.
-        progress: told how far the listener is; so is standard error. Its file is removed when
-            the owner, who follows it, ends first.
+        progress: told how far the listener is; so is standard error.
 
     Returns:
         ``run_id``, ``status`` (``finished`` or ``unfinished``), ``passes`` that are complete,
@@ -55,7 +54,8 @@ def run(
     progress = progress or Progress(None)
 
     def tell(text: str, phase: str = "listening") -> None:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # the play that showed it was ended
+            print(text, file=sys.stderr, flush=True)
         progress.write(host="localhost", phase=phase, text=text)
 
     if not run_dir.is_dir():
@@ -80,10 +80,6 @@ def run(
             unblinded.write(sitting.run, sitting.locked)
         result = sitting.result()
         tell(_last_words(result, sitting), "done")
-        if owner is not None and progress.path and not listening_page.lives(owner):
-            progress.path.unlink()
-            with contextlib.suppress(OSError):  # not ours alone
-                progress.path.parent.rmdir()
         return result
 
 

@@ -423,13 +423,12 @@ class _Server(uvicorn.Server):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            orphaned = self._owner is not None and not lives(self._owner)
+            orphaned = self._owner is not None and not _lives(self._owner)
             if orphaned or (self._finished() and self._page.seat.left):
                 self.should_exit = True
 
 
-def lives(pid: int) -> bool:
-    """Return whether there is such a process."""
+def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except PermissionError:

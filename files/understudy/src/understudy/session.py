@@ -313,9 +313,11 @@ def only_one(run_dir: Path, doing: Mapping[str, Any]) -> Iterator[Any]:
             file.flush()
 
         say({})
-        yield say
-        file.seek(0)
-        file.truncate()
+        try:
+            yield say
+        finally:
+            file.seek(0)
+            file.truncate()
 
 
 def _taken(run_dir: Path, said: str) -> str:
