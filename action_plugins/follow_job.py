@@ -72,8 +72,7 @@ class ActionModule(ActionBase):
             try:
                 path = path or self._remote_expand_user(args["progress"])
                 lines, offset = self._new_lines(path, offset)
-                for line in lines:
-                    display.display(f"    {line.get('text', '')}")
+                self._show(lines, display)
                 phases = {line.get("phase") for line in lines}
                 if args["until_phase"] and args["until_phase"] in phases:
                     return {"changed": False, "finished": False, "offset": offset}
@@ -83,6 +82,8 @@ class ActionModule(ActionBase):
                     asked = time.monotonic()
                     job = self._ask(args["job"], task_vars)
                     if job.get("finished"):
+                        lines, offset = self._new_lines(path, offset)  # its last words
+                        self._show(lines, display)
                         return self._judge(job) | {"offset": offset}
                     missed = 0 if self._lives(args["job"]) else missed + 1
                     if missed >= MISSED:
@@ -103,6 +104,11 @@ class ActionModule(ActionBase):
                     f"the job {args['job']} was still running after {args['timeout_s']:.0f} s"
                 )
             time.sleep(LOOK_S)
+
+    @staticmethod
+    def _show(lines, display):
+        for line in lines:
+            display.display(f"    {line.get('text', '')}")
 
     def _new_lines(self, path, offset):
         """Return what was written since `offset`, as whole lines, and the new offset."""

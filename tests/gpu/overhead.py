@@ -33,8 +33,9 @@ def main():
     import uvicorn
 
     from understudy.api import create_app
-    from understudy.server import listen, load_voice
+    from understudy.server import load_voice
     from understudy.settings import ServerConfig
+    from understudy.sockets import listen
 
     spoken = []
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from . import __version__, audio
 from .client import TOKEN_HEADER
 from .metrics import Metrics
 from .settings import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
+from .sockets import is_loopback
 from .speaker import Speaker, Unavailable, Voice
 from .voice import Tuning, Utterance
 
@@ -382,14 +382,6 @@ def refusal(
     code = {401: "invalid_api_key", 404: "not_found", 503: "unavailable"}.get(status)
     error = {"message": sentence, "type": kind, "param": param, "code": code}
     return JSONResponse({"error": error}, status, headers)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether an address is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _unspeakable(text: str) -> str | None:

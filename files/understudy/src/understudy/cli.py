@@ -103,6 +103,26 @@ def _parser() -> argparse.ArgumentParser:
     probe = add("guard-probe", _guard_probe, "take the hazard's operations in this process")
     probe.add_argument("--device", required=True)
     probe.add_argument("--patched", action="store_true")
+    listen = add("listen", _listen, "score a run blind, on a page or in a terminal")
+    listen.add_argument("run_dir", type=Path)
+    listen.add_argument(
+        "--reference", type=Path, required=True, metavar="WAV", help="the voice of the run"
+    )
+    listen.add_argument(
+        "--listen", default="127.0.0.1", metavar="ADDRESS", help="where the page is served"
+    )
+    listen.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    listen.add_argument(
+        "--second-pass", action="store_true", help="listen once more, in another order"
+    )
+    listen.add_argument(
+        "--impostor", type=Path, metavar="DIR", help="u01.wav to u10.wav of somebody else"
+    )
+    listen.add_argument("--terminal", action="store_true", help="ask here, without a browser")
+    listen.add_argument("--player", help="what plays a WAV in the terminal")
+    listen.add_argument("--owner", type=int, metavar="PID", help="end when this process has ended")
+    listen.add_argument("--result", type=Path, help="JSON file (default: standard output)")
+    listen.add_argument("--progress", type=Path, help="JSON lines, one per step")
     report = add("report", _report, "make report.html of a run directory")
     report.add_argument("run_dir", type=Path)
     validate = add("validate", _validate, "check a run directory against its schemas")
@@ -189,6 +209,23 @@ def _serve(arguments: argparse.Namespace) -> Result | None:
     from . import server
 
     return {"exit_status": server.run(_config(arguments))}
+
+
+def _listen(arguments: argparse.Namespace) -> Result:
+    from . import listen
+
+    return listen.run(
+        arguments.run_dir,
+        arguments.reference,
+        bind=arguments.listen,
+        port=arguments.port,
+        second_pass=arguments.second_pass,
+        impostor_dir=arguments.impostor,
+        terminal=arguments.terminal,
+        player=arguments.player,
+        owner=arguments.owner,
+        progress=Progress(arguments.progress),
+    )
 
 
 def _report(arguments: argparse.Namespace) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import math
 import os
@@ -20,9 +19,10 @@ from typing import Any
 import uvicorn
 
 from . import audio, weights
-from .api import create_app, is_loopback
+from .api import create_app
 from .notify import notify, watchdog_s
 from .settings import ConfigError, ServerConfig
+from .sockets import ListenError, is_loopback, listen
 from .speaker import Speaker, Voice, find_voice
 
 TICK_S = 0.5
@@ -53,7 +53,7 @@ def run(config: Mapping[str, Any], load: Callable[[], Voice] | None = None) -> i
         with sock:
             _check_files(settings, check_weights=load is None)
             return _serve(settings, sock, load or (lambda: load_voice(settings)), token)
-    except ConfigError as error:
+    except (ConfigError, ListenError) as error:
         return _give_up(str(error))
 
 
@@ -155,35 +155,6 @@ class Server(uvicorn.Server):
             if bound and speaker.alive:
                 notify("WATCHDOG=1")
             await asyncio.sleep(tick)
-
-
-def listen(bind: str, port: int) -> socket.socket:
-    """Return a socket that listens, so that a taken port is noticed before a model is loaded.
-
-    Raises:
-        ConfigError: it cannot be had.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(
-            bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {bind}: {error.strerror or error}") from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} on {bind} is already taken; see by whom: ss -ltnp 'sport = :{port}'"
-            ) from error
-        raise ConfigError(
-            f"cannot listen on {bind} port {port}: {error.strerror}; see: ip address"
-        ) from error
-    return sock
 
 
 def _check_files(config: ServerConfig, *, check_weights: bool) -> None:

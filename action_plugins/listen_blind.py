@@ -1,0 +1,95 @@
+"""Have a listener score a run on the control node, and show how far they are.
+
+The page is not a background job: a listener waits for it, and a job costs two seconds before
+it begins. It runs beside this action, which shows what it says as it says it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+DOCUMENTATION = r"""
+module: listen_blind
+short_description: Have a listener score a run blind
+options:
+  command:
+    description: How the project's Python half is called.
+    type: list
+    elements: str
+    required: true
+  run_dir:
+    description: The run that is listened to.
+    type: path
+    required: true
+  reference:
+    description: The voice reference that the run was made with.
+    type: path
+    required: true
+  address:
+    description: Where the page is served.
+    type: str
+    default: 127.0.0.1
+  port:
+    description: On which port; V(0) takes a free one.
+    type: int
+    default: 0
+  second_pass:
+    description: Listen once more, or go on with that.
+    type: bool
+    default: false
+  impostor:
+    description: Recordings of somebody else; empty for an altered voice of the primary.
+    type: str
+    default: ""
+"""
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _result, args = self.validate_argument_spec(
+            {
+                "command": {"type": "list", "elements": "str", "required": True},
+                "run_dir": {"type": "path", "required": True},
+                "reference": {"type": "path", "required": True},
+                "address": {"type": "str", "default": "127.0.0.1"},
+                "port": {"type": "int", "default": 0},
+                "second_pass": {"type": "bool", "default": False},
+                "impostor": {"type": "str", "default": ""},
+            }
+        )
+        argv = [
+            *args["command"], "listen", args["run_dir"], "--reference", args["reference"],
+            "--listen", args["address"], "--port", str(args["port"]),
+            # It ends with ansible-playbook, also after a Ctrl-C; nothing is lost.
+            "--owner", str(os.getppid()),
+        ]  # fmt: skip
+        argv += ["--second-pass"] if args["second_pass"] else []
+        argv += ["--impostor", args["impostor"]] if args["impostor"] else []
+        display, said = Display(), []
+        try:
+            page = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                text=True, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except OSError as error:
+            return {"failed": True, "changed": False, "msg": f"{argv[0]}: {error.strerror}"}
+        with page:
+            for line in page.stderr:
+                said.append(line.rstrip())
+                if not line.startswith("understudy listen:"):  # an error is the task's own
+                    display.display(f"    {line.rstrip()}")
+            out = page.stdout.read()
+        if page.returncode:
+            return {
+                "failed": True, "changed": False, "rc": page.returncode,
+                "msg": "\n".join(said[-25:]) or f"it ended with status {page.returncode}",
+            }  # fmt: skip
+        return {"changed": False, "listened": json.loads(out)}
