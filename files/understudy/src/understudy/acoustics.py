@@ -8,6 +8,7 @@ numbers, on the voice hosts and on the control node.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ TILT_HZ = (200.0, 5000.0)
 FLOOR_DB = 60.0
 """A band that is this far below the loudest counts as empty: 16 bits and a line's noise."""
 
+_F0_RATE = 8_000
 _FRAME_S, _HOP_S = 0.040, 0.010
 _YIN_THRESHOLD = 0.15
 _ACTIVE_DB = 30.0
@@ -78,12 +80,20 @@ def f0(samples: npt.NDArray[Any], rate: int) -> Floats:
 
     YIN (de Cheveigné and Kawahara, JASA 111, 2002), steps 1 to 5: the first dip of the
     cumulative mean normalised difference below a threshold, refined by a parabola. A frame
-    without such a dip, or 30 dB below the loud ones, is not voiced.
+    without such a dip, or 30 dB below the loud ones, is not voiced. At 8 kHz, so that both
+    bands are judged alike, and three times as fast.
 
     Args:
         samples: shape [N].
         rate: in Hz.
     """
+    from scipy import signal
+
+    ratio = Fraction(_F0_RATE, rate)
+    samples = signal.resample_poly(
+        np.asarray(samples, dtype=np.float64), ratio.numerator, ratio.denominator
+    )
+    rate = _F0_RATE
     longest, shortest = round(rate / F0_HZ[0]), int(rate / F0_HZ[1])
     window = max(round(_FRAME_S * rate), longest)
     frames = _frames(samples, window + longest, round(_HOP_S * rate))

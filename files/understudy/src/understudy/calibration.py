@@ -26,7 +26,7 @@ import numpy.typing as npt
 from . import __version__
 from .jsonio import JsonError, read_json, utc_now
 from .progress import Progress
-from .resemblance import EMBEDDERS, MEASURES, Ear, Floats, Side, keys, statistics
+from .resemblance import EMBEDDERS, MEASURES, Ear, Floats, Side, feature, keys, pairs, statistics
 
 SCHEMA_VERSION = 1
 ALPHA = 0.05
@@ -230,9 +230,9 @@ def gates(
 ) -> dict[str, Any]:
     """Return the gates, what they were made of, and what they are worth.
 
-    With few takes the spread of a measure is itself uncertain. A gate is therefore as much
-    further out as Student's t with U(N - 1) degrees of freedom is beyond the normal
-    distribution at the same quantile (U utterances, N takes of each).
+    With few takes the spread of a measure is itself uncertain. A gate is therefore as many
+    times further out as Student's t is beyond the normal distribution at the same quantile,
+    with the degrees of freedom that the spreads of the single utterances leave (`_freedom`).
 
     Args:
         own: several takes of the host.
@@ -259,21 +259,21 @@ def gates(
     if not wanted:
         raise CalibrationError("not one measure has a value for these takes: are they speech?")
     sizes = np.array([_size(key, null[key]) for key in wanted])
-    each = float(np.quantile(_p_values(sizes).min(axis=0), alpha))
-    freedom = count * (n - 1)
-    wider = float(stats.t.isf(each / 2, freedom) / stats.norm.isf(each / 2))
+    each = min(float(np.quantile(_p_values(sizes).min(axis=0), alpha)), alpha)
     measures: dict[str, Any] = {}
     for key, size in zip(wanted, sizes, strict=True):
         measure = MEASURES[key]
-        middle = 0.0 if measure.signed else float(np.median(size))
-        gate = middle + wider * (float(np.quantile(size, 1.0 - each)) - middle)
+        freedom = _freedom(key, own, reference)
+        wider = float(stats.t.isf(each / 2, freedom) / stats.norm.isf(each / 2))
+        gate = max(wider * float(np.quantile(size, 1.0 - each)), measure.floor)
         spread = float(null[key].std())
-        gate = max(gate, measure.floor)
         measures[key] = {
             "label": measure.label,
             "unit": measure.unit,
             "signed": measure.signed,
             "gate": gate,
+            "degrees_of_freedom": freedom,
+            "widened": wider,
             "null": {
                 "mean": float(null[key].mean()),
                 "sd": spread,
@@ -289,7 +289,7 @@ def gates(
         _set(name, kind, side, own, wanted, measures, sizes, reference, chance)
         for name, kind, side in others
     ]
-    joint = {"each": each, "widened": wider, "degrees_of_freedom": freedom, "runs": runs}
+    joint = {"each": each, "runs": runs}
     impostors = [row for row in sets if row["kind"] == "impostor"]
     for key, row in measures.items():
         if impostors:
@@ -300,8 +300,8 @@ def gates(
     return {
         "alpha": alpha,
         "method": f"{runs} pairs of runs from {n} takes of {count} utterances; per measure the "
-        f"{100 * (1 - each):.2f} % quantile, widened by {wider:.2f}, so that all measures "
-        f"together refuse {100 * alpha:.0f} % of runs of the same voice",
+        f"{100 * (1 - each):.2f} % quantile, so that all measures together refuse "
+        f"{100 * alpha:.0f} % of runs of the same voice, widened for the number of takes",
         "joint": joint | {
             "refused": refused, "separates": refused is not None and refused >= POWER,
         },
@@ -318,6 +318,25 @@ def _two_takes(
     first = chance.integers(0, n, (runs, count))
     second = (first + chance.integers(1, n, (runs, count))) % n
     return first, second
+
+
+def _freedom(key: str, own: Side, reference: Mapping[str, Floats]) -> float:
+    """Return the effective degrees of freedom of a measure's spread.
+
+    Welch's and Satterthwaite's (Biometrics Bulletin 2, 1946): (Σ v)² / Σ v²/(N - 1), v the
+    mean square of a pair's value over all pairs of an utterance's N takes. One utterance
+    that varies more than the others so counts for what it is.
+    """
+    values = own[feature(key)]
+    n = values.shape[1]
+    first, second = np.nonzero(~np.eye(n, dtype=bool))
+    squares = pairs(key, values[:, first], values[:, second], reference) ** 2
+    there = np.isfinite(squares)
+    count = np.maximum(there.sum(axis=1), 1)
+    spread: Floats = np.where(there, squares, 0.0).sum(axis=1) / count
+    if not spread.any():
+        return float(len(spread) * (n - 1))
+    return float(spread.sum() ** 2 / (spread**2 / (n - 1)).sum())
 
 
 def _size(key: str, values: Floats) -> Floats:

@@ -421,8 +421,8 @@ def _stft_row(name: str, host: str, primary: str, one: Any, other: Any) -> dict[
             f"{str(value.get('sha256'))[:12]}…, rms {value.get('rms')}"
         )  # fmt: skip
 
-    row: dict[str, Any] = {"name": f"stft {name}", "values": {host: short(one), primary: short(other)},
-           "differs": None, "note": None}  # fmt: skip
+    values = {host: short(one), primary: short(other)}
+    row: dict[str, Any] = {"name": f"stft {name}", "values": values, "differs": None, "note": None}
     try:
         a, b = np.array(one["blocks"], dtype=float), np.array(other["blocks"], dtype=float)
         worst = float((np.abs(a - b) / np.maximum(np.abs(a), 1e-9)).max())
