@@ -48,8 +48,9 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
             ``<primary>_baseline/`` in it, or two directories ``standby_wavs`` and
             ``primary_wavs`` and optionally ``weights``, ``voice_sha256``, ``tuning``;
             ``calibration``: a file, or null; optionally ``weights_dir``, ``voice`` (the
-            reference), ``embedders`` (which of them), ``device``, and ``primary_facts``: what
-            `understudy.facts` said on the primary, or null.
+            reference), ``embedders`` (which of them), ``device``, ``sent_tuning`` (what the
+            primary was asked for), and ``primary_facts``: what `understudy.facts` said on the
+            primary, or null.
 
     Returns:
         The document ``identity.json``.
@@ -368,6 +369,11 @@ def _facts(
     theirs: dict[str, Any] = {}
     for source in (told, asked):
         theirs |= source if isinstance(source, dict) else {}
+    silent = not theirs
+    if isinstance(health, dict) and health.get("default_voice") == baseline.get("reference_audio"):
+        theirs.setdefault("voice_sha256", health.get("voice_sha256"))
+    sent = config.get("sent_tuning")
+    theirs.setdefault("tuning", sent)
     rows: list[dict[str, Any]] = []
 
     def add(name: str, one: Any, other: Any, note: str | None = None) -> None:
@@ -381,8 +387,8 @@ def _facts(
     for name in VERSIONS:
         add(name, _in(own, "versions", name), _in(theirs, "versions", name))
     for name in ("cfg_weight", "exaggeration", "temperature"):
-        add(name, _in(own, "tuning", name), _in(theirs, "tuning", name),
-            "of every request" if _in(theirs, "tuning", name) is not None else None)  # fmt: skip
+        note = f"{primary} was sent it with every request" if sent == theirs["tuning"] else None
+        add(name, _in(own, "tuning", name), _in(theirs, "tuning", name), note)
     add("voice_sha256", own.get("voice_sha256"), theirs.get("voice_sha256"))
     weights = sorted(_of(own, "weights").keys() | _of(theirs, "weights").keys())
     for name in weights:
@@ -395,13 +401,13 @@ def _facts(
         rows.append(
             _stft_row(name, host, primary, _in(own, "stft", name), _in(theirs, "stft", name))
         )
-    note = None
-    if not theirs:
-        note = (
+    how = None
+    if silent:
+        how = (
             f"{primary} did not say (its health has no 'environment'). Read-only: ssh {primary} "
             "/path/to/its/venv/bin/python - cuda < files/understudy/src/understudy/facts.py"
         )
-    return {"rows": rows, "note": note}
+    return {"rows": rows, "note": how}
 
 
 def _of(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
