@@ -27,6 +27,7 @@ from . import __version__
 from .jsonio import JsonError, read_json, utc_now
 from .progress import Progress
 from .resemblance import EMBEDDERS, MEASURES, Ear, Floats, Side, feature, keys, pairs, statistics
+from .weights import MANIFEST
 
 SCHEMA_VERSION = 1
 ALPHA = 0.05
@@ -120,6 +121,17 @@ def _brief(value: Any) -> str:
     return "not known" if value is None else str(value) if not isinstance(value, dict) else "known"
 
 
+def subject(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whose voice it is: ``weights``, ``voice_sha256`` and ``tuning``, null if not known."""
+    weights, digest = config.get("weights"), config.get("voice_sha256")
+    if weights is None and config.get("weights_dir"):
+        manifest = Path(config["weights_dir"]).expanduser() / MANIFEST
+        weights = read_json(manifest) if manifest.is_file() else None
+    if digest is None and config.get("voice"):
+        digest = hashlib.sha256(Path(config["voice"]).expanduser().read_bytes()).hexdigest()
+    return {"weights": weights, "voice_sha256": digest, "tuning": config.get("tuning")}
+
+
 def takes_in(directory: Path) -> tuple[list[Path], list[str]]:
     """Return the directories of the takes and the names of the utterances that all have.
 
@@ -148,8 +160,8 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     Args:
         config: ``host``; ``takes_dir``: ``<take>/u01.wav`` of the host itself, at least two;
             ``others``: a list of ``{name, kind, dir}`` (``kind`` is ``impostor`` or ``primary``);
-            ``weights_dir`` and ``voice`` (or null); ``weights`` (SHA-256 by file),
-            ``voice_sha256`` and ``tuning`` of the voice (or null);
+            ``weights_dir`` and ``voice`` (or null); ``tuning`` (or null); ``weights`` (SHA-256 by
+            file) and ``voice_sha256`` where they are not to be had from the former two;
             optionally ``alpha`` (0.05), ``embedders``, ``runs`` (10000), ``seed`` (0), and
             ``synthesis``, with which the takes are made first: see `understudy.takes`.
         progress: told of every step.
@@ -208,9 +220,7 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
         "utterances": utterances,
         "sample_rate_hz": rate,
         "identity": {
-            "weights": config.get("weights"),
-            "voice_sha256": config.get("voice_sha256"),
-            "tuning": config.get("tuning"),
+            **subject(config),
             "code": code(),
             "embedders": ear.embedders.hashes,
         },

@@ -83,9 +83,7 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     environment = bench.get("environment") or {}
     now = {
-        "weights": environment.get("weights", config.get("weights")),
-        "voice_sha256": environment.get("voice_sha256", config.get("voice_sha256")),
-        "tuning": bench.get("tuning", config.get("tuning")),
+        **calibration.subject({"tuning": bench.get("tuning")} | environment if bench else config),
         "code": calibration.code(),
         "embedders": ear.embedders.hashes,
     }

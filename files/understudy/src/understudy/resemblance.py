@@ -80,7 +80,7 @@ _EMBEDDER_LABELS = {
 }
 
 _EMBEDDED = tuple(
-    Measure(f"{name}{suffix}", f"{label}, {what}", "1 - cosine", name, kind, 1.0, 1e-4)
+    Measure(f"{name}{suffix}", f"{label}, {what}", "cosine distance", name, kind, 1.0, 1e-4)
     for name, label in _EMBEDDER_LABELS.items()
     for suffix, what, kind in (
         ("", "pair by pair", "distance"),

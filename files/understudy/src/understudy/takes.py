@@ -16,14 +16,13 @@ TAKE_SEED_STEP = 10_000_000
 
 
 def make(config: Mapping[str, Any], progress: Progress) -> None:
-    """Speak the utterances of a calibration and add the impostors to its ``others``.
+    """Speak the utterances of a calibration, and add the impostors to its ``others``.
 
     Args:
         config: of `understudy.calibration.run`; ``takes_dir`` must not exist. ``synthesis`` has
             ``device``, ``stft_patch``, ``token_cap``, ``threads``, ``utterances`` (id, text,
-            seed), ``takes`` (of the voice itself), ``impostors``: a list of ``{name, voice}``
-            (``voice`` is a WAV to clone, or null for the model's own default voice),
-            ``impostor_takes`` and ``impostors_dir``.
+            seed), ``takes`` (of the voice itself), ``impostors``: WAVs to clone, and null for the
+            model's own default voice, ``impostor_takes`` and ``impostors_dir``.
         progress: told of every take.
 
     Raises:
@@ -54,14 +53,15 @@ def make(config: Mapping[str, Any], progress: Progress) -> None:
             progress.write(host=host, phase="takes", index=take + 1, n=count, text=text)
 
     # The default voice first: a reference takes its place.
-    for row in sorted(work["impostors"], key=lambda one: one["voice"] is not None):
-        if row["voice"] is not None:
-            voice.use_reference(Path(row["voice"]).expanduser(), tuning.exaggeration)
+    for wav in sorted(work["impostors"], key=lambda one: one is not None):
+        if wav is not None:
+            voice.use_reference(Path(wav).expanduser(), tuning.exaggeration)
         elif not voice.has_default:
             continue
-        place = Path(work["impostors_dir"]).expanduser() / row["name"]
-        speak(row["name"], place, int(work["impostor_takes"]))
-        config["others"].append({"name": row["name"], "kind": "impostor", "dir": str(place)})
+        name = Path(wav).stem if wav else "default"
+        place = Path(work["impostors_dir"]).expanduser() / name
+        speak(name, place, int(work["impostor_takes"]))
+        config["others"].append({"name": name, "kind": "impostor", "dir": str(place)})
     voice.use_reference(Path(config["voice"]).expanduser(), tuning.exaggeration)
     speak("its own", target, int(work["takes"]))
 
