@@ -48,6 +48,11 @@ class Embedders:
         if names and importlib.util.find_spec("torch") is None:
             self.missing = dict.fromkeys(names, "torch is not installed here")
             return
+        if names:
+            import torch
+
+            # Small models: more threads only wait for each other, for minutes beside other work.
+            torch.set_num_threads(1)
         for name in names:
             try:
                 if name == "resemblyzer":
