@@ -11,10 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import run_factory as factory
 import soundfile
 
 import formula_voice as formula
-from understudy import acoustics, calibration, cli, facts, identity, resemblance, schemas
+from understudy import (
+    acoustics,
+    calibration,
+    cli,
+    facts,
+    identity,
+    resemblance,
+    schemas,
+    takes,
+    voice,
+)
 
 SPEAKER = formula.Speaker()
 RUN = {"run_id": "20261122-031500Z", "host": "titan", "primary": "panda", "embedders": []}
@@ -59,6 +70,11 @@ def compare(home: Path, standby: Path, calibrated: Path | None, **other: Any) ->
         | {"calibration": calibrated and str(calibrated)}
         | other
     )
+
+
+@pytest.fixture(scope="module")
+def passed(home: Path, calibrated: Path) -> dict[str, Any]:
+    return compare(home, home / "panda", calibrated)
 
 
 # What it hears
@@ -369,3 +385,80 @@ def test_facts_stand_side_by_side(home: Path, tmp_path: Path) -> None:
     (run_dir / "baseline-panda.json").write_text('{"schema_version": 1, ')
     with pytest.raises(ValueError, match=r"baseline-panda\.json: line 1"):
         identity.compare(RUN | {"run_dir": str(run_dir), "calibration": None})
+
+
+# Takes
+
+
+class FakeVoice:
+    """Speaks by the formula, a take per seed; the first attempt at u02 is cut off."""
+
+    has_default = True
+
+    def __init__(self) -> None:
+        self.speaker, self.seeds = formula.Speaker(170, 1.1), []
+
+    def use_reference(self, path: Path, exaggeration: float) -> str:
+        self.speaker = SPEAKER
+        return "b" * 64
+
+    def speak(self, text: str, *, seed: int, tuning: voice.Tuning) -> voice.Utterance:
+        self.seeds.append(seed)
+        samples = formula.say(self.speaker, len(text), np.random.default_rng(seed))
+        cut_off = seed // 100_000 % 10 == 0 and text == "two words"
+        return voice.Utterance(samples.astype(np.float32), 24_000, 0.1, 40, cut_off)
+
+
+def test_takes_are_spoken_with_seeds_of_their_own_and_heard(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeVoice()
+    monkeypatch.setattr(takes.Voice, "load", lambda *_, **__: fake)
+    texts = [{"id": "u01", "text": "one", "seed": 1}, {"id": "u02", "text": "two words", "seed": 2}]
+    work = {"device": "cpu", "stft_patch": False, "token_cap": 100, "threads": 1, "takes": 3,
+            "utterances": texts, "impostors": [None], "impostor_takes": 2,
+            "impostors_dir": str(tmp_path / "impostors")}  # fmt: skip
+    wav = tmp_path / "voice.wav"
+    wav.write_bytes(b"a voice")
+    own = config | {"takes_dir": str(tmp_path / "takes"), "weights_dir": str(tmp_path),
+                    "others": [], "voice": str(wav), "synthesis": work}  # fmt: skip
+    found = calibration.run(own)
+    assert (found["takes"], found["utterances"]) == (3, ["u01", "u02"])
+    assert [(row["name"], row["takes"]) for row in found["others"]] == [("default", 2)]
+    assert found["joint"]["separates"] is True
+    # Five takes of two utterances, and every u02 was cut off once.
+    assert len(fake.seeds) == 15
+    its_own = fake.seeds[6:]
+    assert len(set(its_own)) == len(its_own)
+    with pytest.raises(ValueError, match="is there already"):
+        calibration.run(own)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("result", "fine"),
+        ("calibration", None),  # nothing passes without one
+        ("calibration.matches", False),
+        ("measures.0.ok", "yes"),
+        ("facts", factory.REMOVED),
+        ("reasons", []),
+        ("status", "failed"),
+    ],
+)
+def test_the_schema_of_identity_refuses(
+    path: str, value: Any, passed: dict[str, Any], tmp_path: Path, schemas_dir: Path
+) -> None:
+    document = json.loads(json.dumps(passed))
+    factory.change(document, path, value)
+    (tmp_path / "identity.json").write_text(json.dumps(document))
+    assert schemas.validate_run(tmp_path / "identity.json", schemas_dir)
+
+
+def test_a_failure_that_the_play_records_keeps_to_the_schema(
+    tmp_path: Path, schemas_dir: Path
+) -> None:
+    document = factory.header("tts_identity", "titan")
+    document |= {"status": "failed", "error": factory.error("other")}
+    (tmp_path / "identity-titan.json").write_text(json.dumps(document))
+    assert schemas.validate_run(tmp_path / "identity-titan.json", schemas_dir) == []

@@ -432,14 +432,14 @@ def _notes(
             continue
         best = max(rows, key=lambda key: rows[key]["refused"] or 0.0)
         row = rows[best]
-        seen = f"{best} refuses {100 * (row['refused'] or 0.0):.0f} % of them"
+        seen = f"refuses {100 * (row['refused'] or 0.0):.0f} % of their runs"
         if row["auc"] is not None:
             seen += f" (AUC {row['auc']:.2f})"
         if row["separates"]:
-            notes.append(f"{name} tells the impostors apart: {seen}.")
+            notes.append(f"{name} tells the impostors apart: {best} {seen}.")
         else:
             notes.append(
-                f"{name} does not tell the impostors apart: its best measure, {seen}. "
+                f"{name} does not tell the impostors apart: its best measure, {best}, {seen}. "
                 "That it agrees says nothing about who speaks."
             )
     return notes

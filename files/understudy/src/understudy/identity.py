@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from . import calibration, facts
 from .jsonio import JsonError, read_json, utc_now
@@ -114,7 +115,16 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
             primary: _side(theirs, ear.reference, baseline),
         },
         "missing": [{"measure": n, "why": why} for n, why in ear.embedders.missing.items()],
-        "facts": _facts(config, bench, baseline, rate, their_rate),
+        "facts": _facts(
+            config,
+            bench,
+            baseline,
+            (rate, their_rate),
+            [
+                soundfile.info(place / f"{utterances[0]}.wav").subtype
+                for place in (standby_wavs, primary_wavs)
+            ],
+        ),
     }
 
 
@@ -347,8 +357,8 @@ def _facts(
     config: Mapping[str, Any],
     bench: Mapping[str, Any],
     baseline: Mapping[str, Any],
-    rate: int,
-    their_rate: int,
+    rates: tuple[int, int],
+    formats: Sequence[str],
 ) -> dict[str, Any]:
     """Return what the voices depend on, side by side.
 
@@ -391,10 +401,11 @@ def _facts(
     weights = sorted(_of(own, "weights").keys() | _of(theirs, "weights").keys())
     for name in weights:
         add(f"weights {name}", _in(own, "weights", name), _in(theirs, "weights", name))
-    add("sample_rate_hz", rate, their_rate)
-    paths = {host: "in process, float32 to a 16-bit WAV", primary: "HTTP, 16-bit PCM to a WAV"}
-    lossless = "both are 16 bit without loss; neither resamples nor compresses"
-    rows.append({"name": "codec_path", "values": paths, "differs": True, "note": lossless})
+    add("sample_rate_hz", *rates)
+    way = (
+        f"{host} writes its samples in process, {primary} sends raw 16-bit PCM over HTTP: no codec"
+    )
+    add("sample_format", formats[0], formats[1], way)
     for name, _ in facts.SETTINGS:
         rows.append(
             _stft_row(name, host, primary, _in(own, "stft", name), _in(theirs, "stft", name))
