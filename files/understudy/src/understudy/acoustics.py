@@ -57,7 +57,7 @@ def features(samples: npt.NDArray[Any], rate: int, bands_hz: Floats = BANDS_HZ) 
     silent = audio.silent_frames(samples, rate)
     loud = np.flatnonzero(~silent)
     spoken = (loud[-1] + 1 - loud[0]) * audio.FRAME_S if len(loud) else math.nan
-    pitch = 12.0 * np.log2(f0(samples, rate) / 100.0)
+    pitch = 12.0 * np.log2(_without_octaves(f0(samples, rate)) / 100.0)
     low, middle, high = np.percentile(pitch, (10, 50, 90)) if len(pitch) else [math.nan] * 3
     loudness = audio.loudness_lufs(samples, rate)
     spectrum = third_octaves(samples, rate, bands_hz)
@@ -116,6 +116,17 @@ def f0(samples: npt.NDArray[Any], rate: int) -> Floats:
             lag += 1
         found.append(rate / (lag + _vertex(*row[lag - 1 : lag + 2])))
     return np.asarray(found, dtype=np.float64)
+
+
+def _without_octaves(hertz: Floats) -> Floats:
+    """Leave out frames whose pitch is an octave off: what lies beyond 3/4 and 3/2 of the quartiles.
+
+    De Looze and Hirst's range of a speaker (Speech Prosody 2008), for one utterance.
+    """
+    if not len(hertz):
+        return hertz
+    low, high = np.percentile(hertz, (25, 75))
+    return np.asarray(hertz[(hertz >= 0.75 * low) & (hertz <= 1.5 * high)], dtype=np.float64)
 
 
 def third_octaves(samples: npt.NDArray[Any], rate: int, bands_hz: Floats) -> Floats:
