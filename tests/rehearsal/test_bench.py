@@ -78,6 +78,16 @@ def test_every_utterance_was_measured(whole_run: Played) -> None:
     assert [row["text_sha256"] for row in baseline["utterances"]] == texts
 
 
+def test_the_voices_were_compared_and_not_judged(whole_run: Played) -> None:
+    identity = whole_run.document("identity.json")
+    assert (identity["status"], identity["error"]) == ("ok", None)
+    assert (identity["result"], identity["missing"]) == ("uncalibrated", [])
+    assert len(identity["utterances"]) == 10
+    differs = {row["name"]: row["differs"] for row in identity["facts"]["rows"]}
+    assert {differs[f"stft {name}"] for name in ("400/160", "1920/480", "16/4")} == {False}
+    assert differs["weights s3gen.safetensors"] is differs["voice_sha256"] is False
+
+
 def test_all_of_it_stays_below_6_gb(whole_run: Played) -> None:
     print(f"peak resident memory of the whole rehearsal: {whole_run.peak_rss_bytes / 1e9:.2f} GB")
     assert 1e9 < whole_run.peak_rss_bytes < 6e9

@@ -53,6 +53,16 @@ def client(at):
         yield one
 
 
+# what it tells
+
+
+def test_health_tells_what_the_voice_depends_on(client):
+    told = client.get("/health").json()["environment"]
+    assert told["versions"]["python"].startswith("3.")
+    assert {"device", "dtype", "cuda", "weights", "stft"} <= set(told)
+    assert client.get("/health").json()["environment"] == told
+
+
 # the size of a body
 
 

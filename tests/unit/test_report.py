@@ -641,3 +641,59 @@ class TestCharts:
         assert drawn
         for name in ("<d>", "<u>", "<s>", "<l>"):
             assert name not in drawn
+
+
+# --- the automatic ear -----------------------------------------------------------------------
+
+
+def _identity() -> Json:
+    row = {"label": "Pitch, median", "unit": "semitones", "signed": True, "detects": None}
+    return {
+        "schema_version": 1,
+        "result": "diverged",
+        "host": STANDBY,
+        "primary": PRIMARY,
+        "reasons": ["Pitch, median, on the full band: +1.02 semitones from tower to spark."],
+        "calibration": {"made_at": "2026-11-22T01:00:00Z", "takes": 8, "matches": True,
+                        "notes": ["x_vector does not tell the impostors apart."]},
+        "measures": [
+            row | {"name": "full.f0_median", "band": "full", "value": 1.02, "gate": 0.53,
+                   "ok": False, "separates": True},
+            row | {"name": "telephone.f0_median", "band": "telephone", "value": 0.2, "gate": 0.48,
+                   "ok": True, "separates": True},
+        ],
+        "sides": {STANDBY: {"f0_median_hz": 117.2}, PRIMARY: {"f0_median_hz": 110.5}},
+        "missing": [{"measure": "resemblyzer", "why": "not installed"}],
+        "facts": {"note": None, "rows": [
+            {"name": "cuda", "values": {STANDBY: "13.0", PRIMARY: "12.8"}, "differs": True,
+             "note": None},
+            {"name": "dtype", "values": {STANDBY: "float32", PRIMARY: "float32"},
+             "differs": False, "note": None},
+        ]},
+    }  # fmt: skip
+
+
+def test_what_the_ear_measured_is_shown(run_dir: Path) -> None:
+    (run_dir / "identity.json").write_text(json.dumps(_identity()))
+    page = report.render(run_dir).read_text()
+    section = page[page.index('<section id="ear"') : page.index('<section id="speed"')]
+    shown = " ".join(re.sub(r"<[^>]+>", " ", section).split())
+    for text in (
+        "Not the same voice diverged",
+        "+1.02 semitones from tower to spark",
+        "Pitch, median semitones 1.02 past ±0.53 0.2 ±0.48 yes",
+        "does not tell the impostors apart",
+        "resemblyzer is missing: not installed",
+        "Pitch, median (Hz) 117.2 110.5",
+        "cuda 13.0 12.8 yes",
+        "dtype float32 float32 no",
+    ):
+        assert text in shown, text
+
+
+@pytest.mark.parametrize("spoilt", ["[]", '{"result": 5, "measures": {"a": 1}, "sides": []}'])
+def test_an_odd_identity_spoils_nothing(run_dir: Path, spoilt: str) -> None:
+    (run_dir / "identity.json").write_text(spoilt)
+    assert '<section id="ear"' in report.render(run_dir).read_text()
+    (run_dir / "identity.json").unlink()
+    assert "were not compared" in report.render(run_dir).read_text()

@@ -20,7 +20,9 @@ def test_each_schema_is_a_schema(schemas_dir: Path) -> None:
     kinds = (
         "baseline",
         "bench",
+        "calibration",
         "common",
+        "identity",
         "install",
         "llm",
         "preflight",

@@ -21,13 +21,15 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, create_model, field_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from . import __version__, audio
+from . import __version__, audio, facts
 from .client import TOKEN_HEADER
+from .jsonio import read_json
 from .metrics import Metrics
 from .settings import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
 from .sockets import is_loopback
 from .speaker import Speaker, Unavailable, Voice
 from .voice import Tuning, Utterance
+from .weights import MANIFEST
 
 #: A body that is not here by then will not come.
 BODY_S = 10.0
@@ -195,6 +197,15 @@ class Gate:
                 return bytes(body)
 
 
+def _environment(config: ServerConfig, voice: Voice | None) -> dict[str, Any]:
+    """Return what the voice depends on, so that two hosts can be compared."""
+    manifest = config.weights_dir / MANIFEST
+    environment = facts.collect(config.device)
+    environment["dtype"] = voice.info.get("dtype") if voice else None
+    environment["weights"] = read_json(manifest) if manifest.is_file() else None
+    return environment
+
+
 def create_app(
     config: ServerConfig, load: Callable[[], Voice], token: str | None = None
 ) -> FastAPI:
@@ -253,8 +264,13 @@ def create_app(
         metrics.synthesis.observe(said.wall_s)
         return said
 
+    told: dict[str, Any] = {}
+
     async def health() -> JSONResponse:
         body = speaker.health()
+        if body["ready"] and not told:  # once, and only when the start is over
+            told["environment"] = await asyncio.to_thread(_environment, config, speaker.voice)
+        body |= told
         return JSONResponse(body, 200 if body["ready"] else 503)
 
     async def prometheus() -> Response:

@@ -96,10 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     add_job("smoke", _smoke, "speak one utterance")
     add_job("bench", _bench, "benchmark the model in this process")
     add_job("baseline", _baseline, "record the utterances of the primary's server")
+    add_job("compare", _compare, "compare the voices of two hosts")
+    add_job("calibrate", _calibrate, "find out how far apart two runs of one host are")
     add_job("probe", _probe, "make a voice server speak a fresh sentence")
     serve = add("serve", _serve, "serve the voice over HTTP")
     serve.add_argument("--config", type=Path, required=True, help="JSON file, or -")
 
+    told = add("facts", _tell, "tell what this host's voice depends on")
+    told.add_argument("--device", help="a torch device (default: a GPU where there is one)")
     probe = add("guard-probe", _guard_probe, "take the hazard's operations in this process")
     probe.add_argument("--device", required=True)
     probe.add_argument("--patched", action="store_true")
@@ -188,6 +192,24 @@ def _baseline(arguments: argparse.Namespace) -> Result | None:
     progress = Progress(arguments.progress)
     _say_done(progress, baseline.run(config, result_path, progress))
     return None
+
+
+def _compare(arguments: argparse.Namespace) -> Result:
+    from . import identity
+
+    return identity.compare(_config(arguments))
+
+
+def _calibrate(arguments: argparse.Namespace) -> Result:
+    from . import calibration
+
+    return calibration.run(_config(arguments), Progress(arguments.progress))
+
+
+def _tell(arguments: argparse.Namespace) -> Result:
+    from . import facts
+
+    return facts.collect(arguments.device)
 
 
 def _say_done(progress: Progress, result: Result) -> None:

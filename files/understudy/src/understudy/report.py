@@ -27,13 +27,13 @@ import jinja2
 import soundfile
 from markupsafe import Markup, escape
 
-from understudy import charts
+from understudy import charts, identity_report
 
 NAME = "report.html"
 UNKNOWN = "\N{EN DASH}"
 
 #: Files that every run has once it is complete; those of the hosts come on top.
-COMMON = ("run.json", "preflight.json", "llm.json", "ratings.json", "verdict.json")
+COMMON = ("run.json", "preflight.json", "llm.json", "identity.json", "ratings.json", "verdict.json")
 
 #: A longer recording is named, but not put into the page.
 LONGEST_AUDIO_S = 120.0
@@ -426,6 +426,7 @@ def _context(run_dir: Path) -> dict[str, object]:
         "given": GIVEN.get(_text(documents["ratings.json"].doc["source"]["kind"]), GIVEN["sheet"]),
         "preflight": documents["preflight.json"].doc,
         "llm": documents["llm.json"].doc,
+        "ear": identity_report.view(documents["identity.json"].doc),
         "name": name,
         "title": title,
         "tone": tone,

@@ -14,9 +14,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from referencing import Registry, Resource
 
-#: The documents of a run directory: alone, or one per host.
+#: The documents of a run directory: alone, or one per host. A calibration stands beside the runs.
 DOCUMENT = re.compile(
-    r"(?P<one>run|preflight|llm|ratings|verdict)\.json|(?P<each>install|bench|baseline)-.+\.json"
+    r"(?P<one>run|preflight|llm|identity|ratings|verdict)\.json"
+    r"|(?P<each>install|bench|baseline|identity|calibration)-.+\.json"
 )
 WAV_FORMAT = (24000, 1, 2)
 
@@ -55,7 +56,7 @@ def validate_run(run_dir: Path, schemas_dir: Path) -> list[str]:
     A run that died half-way is valid if what it left is; run.json it always has.
 
     Args:
-        run_dir: the run directory, or a link to it.
+        run_dir: the run directory, or a link to it; or one document, such as a calibration.
         schemas_dir: the directory of the schemas.
 
     Returns:
@@ -67,29 +68,37 @@ def validate_run(run_dir: Path, schemas_dir: Path) -> list[str]:
     validators = load_schemas(schemas_dir)
     run_dir = run_dir.resolve()
     problems: list[str] = []
+    if run_dir.is_file():
+        return _document_problems(run_dir, validators)[1]
     if not (run_dir / "run.json").is_file():
         problems.append(f"run.json: there is none in {run_dir}")
     for path in sorted(run_dir.glob("*.json")):
-        name = schema_name(path.name)
-        if name is None:
-            problems.append(f"{path.name}: not a file of a run directory")
-            continue
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        except (OSError, ValueError, RecursionError) as error:
-            problems.append(f"{path.name}: not JSON: {error}")
-            continue
-        faults = sorted(validators[name].iter_errors(document), key=lambda e: e.json_path)
-        problems += [
-            f"{path.name}: {leaf.json_path}: {_shorten(leaf.message)}"
-            for fault in faults
-            for leaf in _leaves(fault)
-        ]
+        document, found = _document_problems(path, validators)
+        problems += found
         if isinstance(document, dict):
             if document.get("run_id") != run_dir.name:
                 problems.append(f"{path.name}: run_id is not the directory's name, {run_dir.name}")
             problems += [f"{path.name}: {what}" for what in _wav_problems(run_dir, document)]
     return problems
+
+
+def _document_problems(
+    path: Path, validators: dict[str, Draft202012Validator]
+) -> tuple[Any, list[str]]:
+    """Return a document, None if it cannot be read, and where it leaves its schema."""
+    name = schema_name(path.name)
+    if name is None:
+        return None, [f"{path.name}: not a file of a run directory"]
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        return None, [f"{path.name}: not JSON: {error}"]
+    faults = sorted(validators[name].iter_errors(document), key=lambda e: e.json_path)
+    return document, [
+        f"{path.name}: {leaf.json_path}: {_shorten(leaf.message)}"
+        for fault in faults
+        for leaf in _leaves(fault)
+    ]
 
 
 def _leaves(fault: ValidationError) -> Iterator[ValidationError]:
