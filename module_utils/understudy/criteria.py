@@ -160,7 +160,7 @@ def criteria(
     elif rating_problems:
         scores = (NOT_MET, " ".join(rating_problems))
     else:
-        scores = (NOT_YET, "there is no ratings.json; a listener gives it with -e ab_scores=FILE")
+        scores = (NOT_YET, "there is no ratings.json; a listener gives it with score.yml")
     decided = verdict not in ("awaiting_ab_scores", "invalid_run")
     findings: list[Finding] = [
         _over(standbys, lambda host: _installed(run, host), "standby"),

@@ -506,7 +506,7 @@ def decide(
         verdict = AWAITING
         reasons = [
             f"Everything was measured; {UTTERANCES} pairs wait for a listener's scores. "
-            f"Next: ansible-playbook score.yml -e run={run_id} -e ab_scores=FILE"
+            f"Next: ansible-playbook score.yml -e run={run_id}"
         ]
     else:
         verdict, reasons = _rated(run, rated)

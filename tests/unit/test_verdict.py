@@ -73,7 +73,7 @@ def said(result: dict[str, Any]) -> str:
 def test_awaiting_scores() -> None:
     result = decide(changed())
     assert (result["verdict"], result["ok"]) == (verdict.AWAITING, True)
-    assert "ab_scores=FILE" in said(result)
+    assert "Next: ansible-playbook score.yml -e run=" in said(result)
     assert status(result) == "++++..+.."
     assert result["ratings"] is None
 

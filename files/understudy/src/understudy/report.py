@@ -700,12 +700,15 @@ def _latency_chart(host: str, llm: Doc, limit: float | None) -> Markup | None:
 
 
 def _files(run_dir: Path, verdict: Doc) -> list[Listed]:
-    """List the files of the directory, and say which changed since the verdict."""
+    """List the files of the directory, and say which changed since the verdict.
+
+    What a listener hears is left out: the names are blind, and there are fifty to a pass.
+    """
     used = {_text(one["name"]): _text(one["sha256"]) for one in verdict["files"]}
     rows = []
     for path in sorted(run_dir.rglob("*")):
         name = path.relative_to(run_dir).as_posix()
-        if name == NAME or path.name.startswith(".") or path.is_symlink() or not path.is_file():
+        if name == NAME or name.startswith("listening/") or path.name.startswith(".") or path.is_symlink() or not path.is_file():
             continue
         try:
             content = path.read_bytes()
