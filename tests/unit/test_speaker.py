@@ -403,7 +403,7 @@ def test_the_body_of_health(voices, voice, http):
     assert list(found) == [
         "state", "ready", "reasons", "model", "device", "rehearsal", "default_voice",
         "voice_sha256", "last_good_age_s", "busy", "waiting", "served", "refused", "retries",
-        "started_at", "ready_after_s", "version", "error",
+        "started_at", "ready_after_s", "version", "error", "environment",
     ]  # fmt: skip
     assert found["reasons"] == []
     assert found["error"] is None
