@@ -216,8 +216,12 @@ def test_recordings_that_are_others_now(made: tuple[Path, Path]) -> None:
 
 
 def test_a_key_that_is_not_the_sealed_one(made: tuple[Path, Path], one: Session) -> None:
+    def swap(key: dict[str, Any]) -> None:
+        pair = next(pair for pair in key["pairs"].values() if pair["kind"] == "pair")
+        pair["a"], pair["b"] = pair["b"], pair["a"]
+
     answer(one, {})
-    edited(one.directory / "key.json", lambda d: d["pairs"]["t01"].update(a="panda", b="titan"))
+    edited(one.directory / "key.json", swap)
     sitting = Sitting(*made)
     with pytest.raises(ListeningError, match="not the key that was sealed"):
         sitting.finish(True, "page")

@@ -708,7 +708,9 @@ def _files(run_dir: Path, verdict: Doc) -> list[Listed]:
     rows = []
     for path in sorted(run_dir.rglob("*")):
         name = path.relative_to(run_dir).as_posix()
-        if name == NAME or name.startswith("listening/") or path.name.startswith(".") or path.is_symlink() or not path.is_file():
+        if name == NAME or name.startswith("listening/") or path.name.startswith("."):
+            continue
+        if path.is_symlink() or not path.is_file():
             continue
         try:
             content = path.read_bytes()
