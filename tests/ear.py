@@ -5,7 +5,7 @@
 
 With Resemblyzer as well, run it with the Python of a voice host's environment. espeak speaks
 a sentence the same way every time, so a take is made by jitter, as a sampler would: of each
-utterance's pitch (σ 0.3 semitones), speed (σ 3 %), level (σ 0.5 dB) and pitch range (σ 5 %).
+utterance's pitch (σ 0.3 semitones and 2 %), speed (σ 3 %) and level (σ 0.5 dB).
 The two figures to look at: changed voices must be refused, and fresh takes of the same voice
 must pass nearly always (1 - alpha).
 """
