@@ -51,6 +51,7 @@ options:
 
 class ActionModule(ActionBase):
     _requires_connection = False
+    _supports_check_mode = False  # a listener cannot pretend
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)

@@ -257,7 +257,7 @@ def main() -> None:
         module.fail_json(
             msg=f"The scores were refused and nothing was written.\n{path} holds those of a blind "
             f"session ({blind(run_dir)}), which a sheet does not replace.\n"
-            f"Next: mv {path} {path}.before, then give the sheet again."
+            f"Next: mv -n {path} ~/ratings-{run_dir.name}.json, then give the sheet again."
         )
     if module.params["ab_scores"]:
         try:

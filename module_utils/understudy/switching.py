@@ -38,8 +38,14 @@ def evidence(reports: str, days: float, now: float | None = None) -> dict[str, A
         return {**known, "warning": missing}
     age = ((time.time() if now is None else now) - then.timestamp()) / 86400
     wrong: str | None = None
-    if not verdict.endswith("_validated"):
+    state = (found.get("human") or {}).get("state", "stands")
+    if found.get("rehearsal"):
+        wrong = f"the newest run is a rehearsal (run {run_id}): it says nothing about the standby"
+    elif not verdict.endswith("_validated"):
         wrong = f"the last verdict is {verdict} (run {run_id}): the standby may sound different"
+    elif state != "stands" or not found.get("ok", True):
+        seen = f"is {state}" if state != "stands" else "has a check that failed"
+        wrong = f"the last verdict {seen} (run {run_id}): the standby may sound different"
     elif days and age > days:
         wrong = (
             f"the last verdict is {age:.0f} days old (run {run_id}): much may have changed since"
@@ -111,12 +117,12 @@ def decide(
         )
     epoch = last if last and whole else last + 1
     well = standbys[to].get("ready") if command == FAILOVER else primary["speaks"]
-    oldest = (time.time() if now is None else now) - heard_for_s
+    now = time.time() if now is None else now
     settled = {
         name: row["heard"]
         for name, row in seen.items()
         if well and row["finished"] and (row["epoch"], row["url"]) == (epoch, urls[name])
-        and row.get("heard") and row["heard"]["at"] > oldest
+        and row.get("heard") and now - heard_for_s < row["heard"]["at"] <= now
     }  # fmt: skip
     return {
         "to": to,

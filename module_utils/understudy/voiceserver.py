@@ -104,7 +104,7 @@ class VoiceServer:
             self._run(self.reset_command)
         if started:
             self._run(self.start_command)
-            self._keep()
+        self._keep()  # each time: it may have failed before
         asked = spoke = time.monotonic()
         deadline = asked + timeout_s
         while not (health and health.get("ready")):

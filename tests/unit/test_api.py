@@ -63,6 +63,18 @@ def test_health_tells_what_the_voice_depends_on(client):
     assert client.get("/health").json()["environment"] == told
 
 
+def test_health_does_not_hang_on_what_it_tells(voices, monkeypatch):
+    def breaks(_device):
+        raise OSError("cut short")
+
+    monkeypatch.setattr(api.facts, "collect", breaks)
+    with serving(voice_app(voices, FakeVoice(), TOKEN, max_body_bytes=2_048)) as url:
+        wait_for(url, "ready")
+        reply = httpx.get(f"{url}/health", trust_env=False)
+    assert (reply.status_code, reply.json()["state"]) == (200, "ready")
+    assert reply.json()["environment"] == {"note": "OSError: cut short"}
+
+
 # the size of a body
 
 

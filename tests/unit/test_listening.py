@@ -65,7 +65,7 @@ def test_what_every_order_has(seed: str) -> None:
     first = next(
         n for n, p in enumerate(pairs) if (p.kind, p.utterance) == ("pair", again.utterance)
     )
-    assert pairs.index(again) >= first + REPEAT_AFTER
+    assert pairs.index(again) - first - 1 >= REPEAT_AFTER
 
 
 def test_no_place_and_no_side_gives_anything_away() -> None:
@@ -408,3 +408,10 @@ def test_a_disk_that_is_full_leaves_nothing(
     with pytest.raises(OSError, match="No space"):
         listening.prepare(listening.recordings(fresh[0]), fresh[1], 1)
     assert list((fresh[0] / "listening").iterdir()) == []
+
+
+@pytest.mark.parametrize("verdict", ["invalid_run", "deferred_blackwell_port_cost"])
+def test_nobody_listens_to_a_run_that_scores_cannot_help(tmp_path: Path, verdict: str) -> None:
+    run_dir, reference = make(tmp_path, 0.3)
+    (run_dir / "verdict.json").write_text(json.dumps({"verdict": verdict}))
+    assert f"is {verdict}, whatever a listener says" in refused(run_dir, reference)

@@ -174,7 +174,7 @@ def test_a_session_that_was_cut_short(made: tuple[Path, Path], keep: int) -> Non
     path = made[0] / "listening/pass-1/session.json"
     path.write_bytes(path.read_bytes()[:keep])
     before = path.read_bytes()
-    with pytest.raises(ListeningError, match=r"session\.json: line .*Next: .*mv .*/pass-1 "):
+    with pytest.raises(ListeningError, match=r"session\.json: line .*Next: .*mv -T -n .*/pass-1 "):
         Sitting(*made)
     assert path.read_bytes() == before
     assert not (made[0] / "ratings.json").exists()
@@ -402,7 +402,7 @@ def test_ratings_that_are_there_already(
     (run_dir / "ratings.json").write_text(text)
     with pytest.raises(ListeningError, match=seen) as raised:
         Sitting(run_dir, template[1])
-    assert f"mv {run_dir}/ratings.json" in str(raised.value)
+    assert f"mv -n {run_dir}/ratings.json" in str(raised.value)
     assert (run_dir / "ratings.json").read_text() == text
     assert not (run_dir / "listening").exists()
 

@@ -110,9 +110,12 @@ def test_nothing_is_scored_unheard(made: tuple[Path, Path]) -> None:
 
 
 def test_going_back_and_correcting(made: tuple[Path, Path]) -> None:
-    sitting, asked, _, _ = sit(made, "", "4", "5", "u", "2")
-    assert asked[4].startswith("pair 1 of 13")
-    assert sitting.passes[0].answers["t01"] == {"heard": ["r", "a", "b"], "a": 2, "b": 5}
+    sitting, asked, _, _ = sit(made, "", "4", "5", "u", "2", "b3", "u", "a1", "u", "", "q")
+    assert asked[4].startswith("pair 1 of 13, Enter goes on; a1 to b5 corrects")
+    assert asked[5].startswith("pair 1 of 13")  # a 2 of what?
+    assert asked[6].startswith("pair 2 of 13")
+    assert asked[10].startswith("pair 2 of 13")  # Enter went on, and changed nothing
+    assert sitting.passes[0].answers["t01"] == {"heard": ["r", "a", "b"], "a": 1, "b": 3}
 
 
 def test_the_first_player_that_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

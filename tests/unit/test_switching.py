@@ -52,7 +52,8 @@ def test_who_was_just_heard_has_nothing_left_to_do() -> None:
     soon: dict[str, Any] = {"heard_for_s": 600, "now": 1599}
     assert failover(both, **soon)["settled"] == {"a": HEARD, "b": HEARD}
     assert failover(both, now=1599)["settled"] == {}
-    assert failover(both, heard_for_s=600, now=1601)["settled"] == {}
+    for other_time in (1601, 999):  # a clock that was set
+        assert failover(both, heard_for_s=600, now=other_time)["settled"] == {}
     starting = {"titan": {**UP, "ready": False}}
     assert failover(both, standbys=starting, **soon)["settled"] == {}
     for other in (client(), away(), away(heard=HEARD, finished=False),
@@ -160,6 +161,27 @@ def test_evidence(tmp_path: Path, verdict: str, days_ago: int, warning: str | No
     assert known["verdict"] == verdict
     assert known["age_days"] == pytest.approx(days_ago, abs=0.01)
     assert known["warning"] is None if warning is None else warning in known["warning"]
+
+
+@pytest.mark.parametrize(
+    ("more", "warning"),
+    [
+        ({"rehearsal": True}, "the newest run is a rehearsal"),
+        ({"human": {"state": "stale"}}, "the last verdict is stale"),
+        ({"human": {"state": "contradicted"}}, "the last verdict is contradicted"),
+        ({"ok": False}, "the last verdict has a check that failed"),
+    ],
+)
+def test_a_validated_voice_that_is_doubted_all_the_same(
+    tmp_path: Path, more: dict[str, Any], warning: str
+) -> None:
+    (tmp_path / "latest").mkdir()
+    run_id = time.strftime("%Y%m%d-%H%M%SZ", time.gmtime())
+    verdict = {"run_id": run_id, "verdict": "x_validated", "human": {"state": "stands"}}
+    (tmp_path / "latest/verdict.json").write_text(json.dumps(verdict))
+    assert s.evidence(str(tmp_path), 45)["warning"] is None
+    (tmp_path / "latest/verdict.json").write_text(json.dumps(verdict | more))
+    assert s.evidence(str(tmp_path), 45)["warning"].startswith(warning)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"run_id": 4, "verdict": "x"}'])

@@ -201,7 +201,8 @@ def test_a_sheet_does_not_replace_a_blind_session(
     result = call(run_dir=str(run_dir), ab_scores=str(sheet))
     assert result["failed"] is True
     assert f"a blind session ({kind})" in result["msg"]
-    assert f"Next: mv {run_dir}/ratings.json {run_dir}/ratings.json.before" in result["msg"]
+    moved = f"mv -n {run_dir}/ratings.json ~/ratings-{run_dir.name}.json"
+    assert f"Next: {moved}" in result["msg"]
     assert tree(run_dir) == before
     assert call(run_dir=str(run_dir))["verdict"]["ratings"]["n"] == 10
 

@@ -198,11 +198,17 @@ class Gate:
 
 
 def _environment(config: ServerConfig, voice: Voice | None) -> dict[str, Any]:
-    """Return what the voice depends on, so that two hosts can be compared."""
+    """Return what the voice depends on, so that two hosts can be compared.
+
+    Whatever goes wrong is a note: that it speaks does not hang on it.
+    """
     manifest = config.weights_dir / MANIFEST
-    environment = facts.collect(config.device)
-    environment["dtype"] = voice.info.get("dtype") if voice else None
-    environment["weights"] = read_json(manifest) if manifest.is_file() else None
+    try:
+        environment = facts.collect(config.device)
+        environment["dtype"] = voice.info.get("dtype") if voice else None
+        environment["weights"] = read_json(manifest) if manifest.is_file() else None
+    except Exception as error:
+        return {"note": f"{type(error).__name__}: {error}"}
     return environment
 
 

@@ -176,6 +176,8 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     host, alpha = config["host"], float(config.get("alpha", ALPHA))
     if not 0.0 < alpha < 0.5:
         raise CalibrationError(f"alpha is {alpha}; expected a share of runs, above 0 and below 0.5")
+    for row in config.get("others") or []:  # before hours of speaking
+        takes_in(Path(row["dir"]).expanduser())
     if config.get("synthesis"):
         from . import takes
 

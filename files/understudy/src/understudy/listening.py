@@ -102,6 +102,13 @@ def recordings(run_dir: Path) -> Recordings:
         ) from error
 
 
+def _verdict(run_dir: Path) -> str:
+    try:
+        return str(read_json(run_dir / "verdict.json").get("verdict"))
+    except JsonError:
+        return ""
+
+
 def _recordings(run_dir: Path, run: Mapping[str, Any]) -> Recordings:
     version = run.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -110,6 +117,14 @@ def _recordings(run_dir: Path, run: Mapping[str, Any]) -> Recordings:
                 f"{run_dir}/run.json has schema_version {version!r}, expected {SCHEMA_VERSION}: "
                 "another version of this project made it. Next: take that version, or run the "
                 "bench again"
+            ]
+        )
+    verdict = _verdict(run_dir)
+    if verdict == "invalid_run" or verdict.startswith("deferred"):
+        raise ListeningError(
+            [
+                f"the verdict of {run_dir} is {verdict}, whatever a listener says; its report says "
+                "why. Next: ansible-playbook bench.yml, or another run with -e run=ID"
             ]
         )
     hosts, rows = run.get("hosts") or {}, run.get("utterances") or []
@@ -253,7 +268,7 @@ def order(
         Pair("impostor", altered, *either(primary, "impostor")),
     ):
         identity.insert(dice.randint(0, len(identity)), extra)
-    earliest = identity.index(repeated) + REPEAT_AFTER
+    earliest = identity.index(repeated) + REPEAT_AFTER + 1
     again = Pair("repeat", repeated.utterance, *either(standby, primary))
     identity.insert(dice.randint(min(earliest, len(identity)), len(identity)), again)
     return identity, pairs("telephone")
@@ -399,7 +414,11 @@ class _Sources:
             )
         if problems:
             raise ListeningError(
-                [f"{problem}. Next: name the run's own with --reference" for problem in problems]
+                [
+                    f"{problem}. Next: name the run's own, with --reference WAV or, for score.yml, "
+                    "-e listening_reference=WAV"
+                    for problem in problems
+                ]
             )
         samples, rate = audio.read_wav(path)
         whole = stimuli.trim(stimuli.resampled(samples, rate, self.rate), self.rate).samples

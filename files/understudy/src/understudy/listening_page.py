@@ -468,6 +468,7 @@ def run(
     with listen(bind, port) as sock:
         port = sock.getsockname()[1]
         token = secrets.token_urlsafe(24)
+        bind = bind.lower()  # as a browser sends it
         names = {bind, "localhost", "127.0.0.1", "[::1]"} if is_loopback(bind) else {bind}
         hosts = {f"[{name}]" if ":" in name and name[0] != "[" else name for name in names}
         shown = f"[{bind}]" if ":" in bind else bind

@@ -141,32 +141,38 @@ def _trial(one: Session, trial: dict[str, Any], title: str, play: Play, ask: Ask
         missing = _open(one, trial)
         if unheard:
             wanted = "Enter plays"
+        elif not missing:
+            wanted = f"Enter goes on; {'y or n' if call else 'a1 to b5'} corrects"
         elif call:
             wanted = "noticeable? y or n"
         else:
-            wanted = f"{(missing or ['a'])[0].upper()}: 1 to 5"
+            wanted = f"{missing[0].upper()}: 1 to 5"
         typed = ask(f"{title}, {wanted}: ").strip().lower()
         try:
             if typed == "q":
                 raise Stopped
             if typed == "u":
                 return -1
+            if typed == "" and not (unheard or missing):
+                return 1
             if typed == "":
                 hear(unheard or sides)
             elif typed in sides:
                 hear([typed])
             elif call and typed in ("y", "n"):
                 one.notice(name, typed == "y", answer["noticed"])
-            elif not call and typed.isdigit():
-                side = (missing or ["a"])[0]
-                one.score(name, side, int(typed), answer[side])
+            elif not call and missing and typed.isdigit():
+                one.score(name, missing[0], int(typed), answer[missing[0]])
+            elif not call and typed[:1] in SIDES and typed[1:].isdigit():
+                one.score(name, typed[0], int(typed[1:]), answer[typed[0]])
             else:
                 say(f"  {typed!r} is none of: Enter, {', '.join(sides)}, "
-                    f"{'y, n' if call else '1 to 5'}, u, q")  # fmt: skip
+                    f"{'y, n' if call else '1 to 5, a1 to b5'}, u, q")  # fmt: skip
+                continue
         except RefusedError as error:
             say(f"  {error}")
             continue
-        if not _open(one, trial) and (typed in ("y", "n") or typed.isdigit()):
+        if not _open(one, trial) and (typed in ("y", "n") or typed[-1:].isdigit()):
             return 1
 
 

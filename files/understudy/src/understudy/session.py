@@ -371,7 +371,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 def _damaged(seen: str, directory: Path) -> str:
     return (
         f"{seen}. Nothing was changed. Next: bring it back from a backup, or begin this pass "
-        f"again: mv {directory} {directory.parent}/damaged-{directory.name}"
+        f"again: mv -T -n {directory} ~/damaged-{directory.name}"
     )
 
 

@@ -59,15 +59,15 @@ class Sitting:
         if one.plan["audio"] != self.run.sha256:
             raise ListeningError(
                 [f"{directory} is about other recordings than those that {self.run.run_dir} has "
-                 f"now. Next: bring them back, or begin anew: mv {directory.parent} "
-                 f"{directory.parent}-before"]
+                 f"now. Next: bring them back, or begin anew: mv -T -n {directory.parent} "
+                 f"~/listening-{self.run.run_id}"]
             )  # fmt: skip
         before = self.passes[-1] if self.passes else None
         if one.document["previous_sha256"] != (digest(before.path) if before else None):
             raise ListeningError(
                 [f"{directory} does not follow {before.path if before else 'the first pass'}: one "
-                 f"of them was changed. Next: bring it back, or begin anew: mv {directory.parent} "
-                 f"{directory.parent}-before"]
+                 f"of them was changed. Next: bring it back, or begin anew: mv -T -n "
+                 f"{directory.parent} ~/listening-{self.run.run_id}"]
             )  # fmt: skip
         self.passes.append(one)
 

@@ -122,7 +122,7 @@ def check(run: Recordings, passes: Sequence[Session]) -> None:
     )
     raise ListeningError(
         [f"{path} is there already and {seen}. It is not overwritten. "
-         f"Next: mv {path} {path.with_name('ratings-before.json')}, then the same command again"]
+         f"Next: mv -n {path} ~/ratings-{path.parent.name}.json, then the same command again"]
     )  # fmt: skip
 
 
