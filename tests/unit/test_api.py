@@ -63,6 +63,16 @@ def test_health_tells_what_the_voice_depends_on(client):
     assert client.get("/health").json()["environment"] == told
 
 
+def test_weights_that_are_listed_later_are_told(voices):
+    with serving(voice_app(voices, FakeVoice(), TOKEN, weights_dir=voices)) as url:
+        wait_for(url, "ready")
+        manifest = voices / "manifest.json"
+        for text, told in (("{", None), ('{"ve.safetensors": "ab"}', {"ve.safetensors": "ab"})):
+            manifest.write_text(text)
+            health = httpx.get(f"{url}/health", trust_env=False).json()
+            assert health["environment"]["weights"] == told
+
+
 def test_health_does_not_hang_on_what_it_tells(voices, monkeypatch):
     def breaks(_device):
         raise OSError("cut short")
@@ -72,7 +82,8 @@ def test_health_does_not_hang_on_what_it_tells(voices, monkeypatch):
         wait_for(url, "ready")
         reply = httpx.get(f"{url}/health", trust_env=False)
     assert (reply.status_code, reply.json()["state"]) == (200, "ready")
-    assert reply.json()["environment"] == {"note": "OSError: cut short"}
+    told = {"note": "OSError: cut short", "dtype": None, "weights": None}
+    assert reply.json()["environment"] == told
 
 
 # the size of a body

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from . import __version__, audio, facts
 from .client import TOKEN_HEADER
-from .jsonio import read_json
+from .jsonio import JsonError, read_json
 from .metrics import Metrics
 from .settings import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
 from .sockets import is_loopback
@@ -202,14 +202,19 @@ def _environment(config: ServerConfig, voice: Voice | None) -> dict[str, Any]:
 
     Whatever goes wrong is a note: that it speaks does not hang on it.
     """
-    manifest = config.weights_dir / MANIFEST
     try:
         environment = facts.collect(config.device)
-        environment["dtype"] = voice.info.get("dtype") if voice else None
-        environment["weights"] = read_json(manifest) if manifest.is_file() else None
     except Exception as error:
-        return {"note": f"{type(error).__name__}: {error}"}
-    return environment
+        environment = {"note": f"{type(error).__name__}: {error}"}
+    return environment | {"dtype": voice.info.get("dtype") if voice else None}
+
+
+def _weights(config: ServerConfig) -> dict[str, Any] | None:
+    """Return the digests of the weights; None where nobody has taken them yet."""
+    try:
+        return read_json(config.weights_dir / MANIFEST)
+    except JsonError:
+        return None
 
 
 def create_app(
@@ -274,9 +279,12 @@ def create_app(
 
     async def health() -> JSONResponse:
         body = speaker.health()
-        if body["ready"] and not told:  # once, and only when the start is over
-            told["environment"] = await asyncio.to_thread(_environment, config, speaker.voice)
-        body |= told
+        if body["ready"]:
+            if not told:  # once, and only when the start is over
+                told.update(await asyncio.to_thread(_environment, config, speaker.voice))
+            if told.get("weights") is None:
+                told["weights"] = await asyncio.to_thread(_weights, config)
+            body["environment"] = told
         return JSONResponse(body, 200 if body["ready"] else 503)
 
     async def prometheus() -> Response:
