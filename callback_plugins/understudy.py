@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ansible.plugins.callback.default import CallbackModule as Default
 
 DOCUMENTATION = r"""
@@ -33,6 +35,12 @@ class CallbackModule(Default):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "understudy"
+
+    def __init__(self):
+        super().__init__()
+        # What an action shows while it works is seen at once, through a pipe to tee as well.
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(line_buffering=True)
 
     def v2_runner_on_skipped(self, result):
         pass
