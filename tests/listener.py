@@ -105,6 +105,18 @@ class Listener:
         self.has(f'#notice [data-noticed="{str(noticed).lower()}"][aria-pressed=true]', 1)
         self.press("ArrowRight")
 
+    def finish(self, answered: int, same: str) -> None:
+        """Type the pairs that are left, the calls, and whether it is the same voice, y or n."""
+        for number, (a, b) in enumerate(TYPED[answered:], answered + 1):
+            self.score(number, a, b)
+        self.sees("calls")
+        self.press("ArrowRight")
+        for number, noticed in enumerate(NOTICED, 1):
+            self.answer(number, noticed)
+        self.sees("question")
+        self.press(same, "Enter")
+        self.sees("done")
+
     def kill(self) -> None:
         self.server.send_signal(signal.SIGKILL)
         self.server.wait()

@@ -13,7 +13,7 @@ import pytest
 from conftest import INVENTORY, Played
 from playwright.sync_api import sync_playwright
 
-from listener import CHROMIUM, NO_CHROMIUM, NOTICED, TYPED, Listener, expected
+from listener import CHROMIUM, NO_CHROMIUM, TYPED, Listener, expected
 
 RULE = {True: "titan_chatterbox_redundancy_validated",
         False: "titan_chatterbox_diverges_from_panda_investigate"}  # fmt: skip
@@ -44,15 +44,7 @@ def test_a_listener_is_killed_half_way_and_gets_the_verdict(
         again = Listener(playwright, score)
         try:
             again.sees("trial")
-            for number, (a, b) in enumerate(TYPED[6:], 7):
-                again.score(number, a, b)
-            again.sees("calls")
-            again.press("ArrowRight")
-            for number, noticed in enumerate(NOTICED, 1):
-                again.answer(number, noticed)
-            again.sees("question")
-            again.press("y", "Enter")
-            again.sees("done")
+            again.finish(6, "y")
             again.page.click("#end")
             again.sees("closed")
             output, _ = again.server.communicate(timeout=120)
