@@ -54,13 +54,13 @@ lab-test: dev ## what needs a real systemd, Docker or sshd, or a host that dies
 control: $(VENV)/.control
 dev: $(VENV)/.dev
 
-$(VENV)/.control: files/locks/control.txt files/understudy/pyproject.toml
+$(VENV)/.control: files/locks/control.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; next: apt install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$$($(PYTHON) --version) is too old, 3.11 is needed; next: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r files/locks/control.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e files/understudy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.control files/locks/dev.txt

@@ -19,7 +19,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT / "module_utils"))
 
-from ansible.module_utils.understudy import record, switching  # noqa: E402
+from ansible.module_utils.understudy import record  # noqa: E402
+
+from understudy.failover import decide  # noqa: E402
 
 DOCUMENTATION = r"""
 module: switch
@@ -83,7 +85,7 @@ class ActionModule(ActionBase):
 
     def _begin(self, args, _own, _task_vars):
         reports, since = Path(args["reports_dir"]).resolve(), began(os.getppid())
-        known = switching.evidence(str(reports), float(args.get("evidence_days", 45)))
+        known = decide.evidence(str(reports), float(args.get("evidence_days", 45)))
         facts = {"began": since, "evidence": known, "dir": ""}
         if self._task.check_mode:
             return {"ansible_facts": {"switch_facts": facts}}
@@ -113,15 +115,15 @@ class ActionModule(ActionBase):
             for name, row in self._hosts("standby", task_vars)
         }
         try:
-            decision = switching.decide(
+            decision = decide.decide(
                 args["command"], clients, standbys, args["primary"], args.get("to") or "",
                 bool(args.get("force")), float(args.get("heard_for_s", 0)),
             )  # fmt: skip
-        except switching.Refused as error:
+        except decide.Refused as error:
             self._record(own, {"status": "failed", "error": str(error), "primary": args["primary"]})
             return {"failed": True, "msg": f"nobody was switched: {error}"}
         loud = [f"{text}." for text in decision["warnings"]]
-        if args["command"] == switching.FAILOVER and own["evidence"]["warning"]:
+        if args["command"] == decide.FAILOVER and own["evidence"]["warning"]:
             loud.append(
                 f"{own['evidence']['warning']}. It is switched all the same: silence is worse."
             )
@@ -146,9 +148,9 @@ class ActionModule(ActionBase):
         ready = (task_vars["hostvars"].get(own["decision"]["to"]) or {}).get(
             "tts_server_found"
         ) or {}
-        warning = own["evidence"]["warning"] if args["command"] == switching.FAILOVER else None
+        warning = own["evidence"]["warning"] if args["command"] == decide.FAILOVER else None
         ready_at = float(ready["ready_at"]) if ready.get("ready") else None
-        ended = switching.outcome(
+        ended = decide.outcome(
             args["command"], own["decision"], rows, own["began"], ready_at, warning
         )
         words = ended.pop("last_words")

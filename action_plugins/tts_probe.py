@@ -69,7 +69,9 @@ class ActionModule(ActionBase):
     @staticmethod
     def _heard(config):
         try:
-            from understudy.baseline import probe  # not before: a dead primary need not wait for it
+            from understudy.bench.primary import (
+                probe,  # not before: a dead primary need not wait for it
+            )
         except ImportError as error:
             raise AnsibleActionFail(
                 f"control node: {error}. Next: make control, then . .venv/bin/activate"

@@ -10,8 +10,8 @@ from ansible.plugins.action import ActionBase
 
 # Here, since Ansible loads a plugin once, before it forks a worker for each host.
 try:
-    from understudy import audio
-    from understudy.sentence import fresh_sentence
+    from understudy.audio import speech_check
+    from understudy.serve.canary import fresh_sentence
 except ImportError as error:
     no_ear: ImportError | None = error
 else:
@@ -32,10 +32,12 @@ class ActionModule(ActionBase):
         pcm = result.pop("pcm", None)
         if result.get("failed") or pcm is None:
             return result
-        samples = audio.pcm16_to_float(base64.b64decode(pcm))
-        heard = audio.check(samples, audio.SAMPLE_RATE, text=args["text"], loudness=False)
+        samples = speech_check.pcm16_to_float(base64.b64decode(pcm))
+        heard = speech_check.check(
+            samples, speech_check.SAMPLE_RATE, text=args["text"], loudness=False
+        )
         if args.get("wav"):
-            audio.write_wav(args["wav"], samples)
+            speech_check.write_wav(args["wav"], samples)
         result |= {"at": time.time(), "audio": heard, "text": args["text"], "wav": args.get("wav")}
         if heard["problems"]:
             result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(heard['problems'])}"}

@@ -66,7 +66,9 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.understudy import preflight, ratings, record
+from ansible.module_utils.understudy import record
+
+from understudy.verdict import preflight, ratings
 
 
 def sheet_problems(path: str, run_dir: str, hosts: list) -> list:

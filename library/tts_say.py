@@ -84,7 +84,7 @@ wall_s:
   returned: success
   type: float
 audio:
-  description: What C(understudy.audio.check) found; from the action plugin.
+  description: What C(understudy.audio.speech_check.check) found; from the action plugin.
   returned: success
   type: dict
 """

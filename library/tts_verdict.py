@@ -55,7 +55,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 verdict:
-  description: The verdict, as C(files/schemas/verdict.schema.json) describes it.
+  description: The verdict, as C(src/understudy/documents/schemas/verdict.schema.json) describes it.
   returned: success
   type: dict
   sample: {verdict: awaiting_ab_scores, ok: true}
@@ -86,10 +86,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.understudy.directory import judge, read, seconds
-from ansible.module_utils.understudy.ratings import RatingsError, parse
-from ansible.module_utils.understudy.standing import given_for
-from ansible.module_utils.understudy.verdict import compute
+
+from understudy.verdict.ratings import RatingsError, parse
+from understudy.verdict.rules import compute
+from understudy.verdict.run_directory import judge, read, seconds
+from understudy.verdict.validity import given_for
 
 
 def render(document: dict[str, Any]) -> str:
@@ -186,7 +187,7 @@ def weigh(
     given: dict[str, Any], standbys: list[str], primary: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Weigh scores with the Python half, which is imported only when there are some."""
-    from understudy.evidence import weigh as weighed
+    from understudy.verdict.evidence import weigh as weighed
 
     return weighed(given, standbys, primary)
 

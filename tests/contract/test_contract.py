@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from understudy import audio
+from understudy.audio import speech_check
 
 SENTENCE = "Good morning, how can I help you today?"
 RATE = 24_000
@@ -26,7 +26,7 @@ def speech(reply) -> np.ndarray:
     assert reply.headers["X-Channels"] == "1"
     assert not reply.headers.get("content-type", "").startswith(("text/", "application/json"))
     assert reply.content[:4] != b"RIFF", "a WAV, where raw PCM is the contract"
-    return audio.pcm16_to_float(reply.content)
+    return speech_check.pcm16_to_float(reply.content)
 
 
 def refused(reply) -> None:
@@ -41,7 +41,7 @@ def test_health_answers_without_a_token(primary):
 
 def test_speech_is_raw_pcm(primary):
     samples = speech(primary.post(primary.body(SENTENCE)))
-    assert audio.check(samples, RATE, text=SENTENCE)["problems"] == []
+    assert speech_check.check(samples, RATE, text=SENTENCE)["problems"] == []
 
 
 def test_headers_describe_the_audio(primary):
@@ -70,7 +70,7 @@ def test_settings_are_taken(primary, changes):
 )
 def test_text_is_unicode_and_may_have_lines(primary, text):
     samples = speech(primary.post(primary.body(text)))
-    assert audio.check(samples, RATE, text=text)["problems"] == []
+    assert speech_check.check(samples, RATE, text=text)["problems"] == []
 
 
 def test_several_at_once_are_all_answered(primary):
@@ -78,7 +78,7 @@ def test_several_at_once_are_all_answered(primary):
     with ThreadPoolExecutor(len(texts)) as pool:
         replies = list(pool.map(lambda text: primary.post(primary.body(text)), texts))
     for text, reply in zip(texts, replies, strict=True):
-        assert audio.check(speech(reply), RATE, text=text)["problems"] == []
+        assert speech_check.check(speech(reply), RATE, text=text)["problems"] == []
 
 
 @pytest.mark.parametrize("token", [None, "wrong", "\u00e9".encode()])

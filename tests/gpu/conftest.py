@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ROOT / "files/understudy/src"
+SOURCES = ROOT / "src"
 sys.path.insert(0, str(SOURCES))
 
 #: For this process too, before CUDA is initialised: a kept kernel hides the fault.
@@ -97,8 +97,10 @@ def figures(request) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory, figures) -> Iterator[Stage]:
-    from understudy import inputs, rehearsal, weights
-    from understudy.voice import Voice
+    from understudy import rehearsal
+    from understudy.bench import inputs
+    from understudy.model import weights
+    from understudy.model.voice import Voice
 
     directory = tmp_path_factory.mktemp("stage")
     reference = directory / "rehearsal.wav"

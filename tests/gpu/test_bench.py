@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from conftest import ROOT, TOKEN_CAP, TUNING
+from conftest import TOKEN_CAP, TUNING
 
-from understudy import schemas
-from understudy.voice import Tuning
+from understudy.documents import validate
+from understudy.model.voice import Tuning
 
 SPEED = ("n", "mean", "p50", "p95", "max")
 
@@ -41,7 +41,7 @@ def test_ten_of_ten_are_usable_and_everything_is_recorded(healthy_bench, figures
     assert environment["weights"]
     assert not environment["guard_patched"]
 
-    validator = schemas.load_schemas(ROOT / "files/schemas")["bench"]
+    validator = validate.load_schemas()["bench"]
     assert [f"{e.json_path}: {e.message}" for e in validator.iter_errors(document)] == []
 
 
@@ -52,7 +52,7 @@ def test_the_same_seed_is_the_same_audio_and_the_patch_changes_only_rounding(
     import numpy as np
     import torch
 
-    from understudy import guard
+    from understudy.model import blackwell
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     heard = []
@@ -83,7 +83,7 @@ def test_the_same_seed_is_the_same_audio_and_the_patch_changes_only_rounding(
                          (torch.Tensor, ("abs", "absolute", "__abs__"))):  # fmt: skip
         for name in names:  # so that they are put back afterwards
             monkeypatch.setattr(owner, name, getattr(owner, name))
-    guard.apply_patch()
+    blackwell.apply_patch()
     patched = speak("patched")
 
     assert heard[2] == heard[0], "the patch changed a speech token"

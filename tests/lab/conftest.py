@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from played import Played
 
 ROOT = Path(__file__).resolve().parents[2]

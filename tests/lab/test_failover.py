@@ -30,7 +30,7 @@ from conftest import (
     wait,
 )
 
-from understudy.schemas import load_schemas
+from understudy.documents.validate import load_schemas
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -117,7 +117,7 @@ def switch(played: Played) -> dict[str, Any]:
     """The record of a failover or failback."""
     newest = max((played.reports / "switches").iterdir())
     found: dict[str, Any] = json.loads((newest / "switch.json").read_text())
-    assert not list(load_schemas(ROOT / "files/schemas")["switch"].iter_errors(found)), found
+    assert not list(load_schemas()["switch"].iter_errors(found)), found
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,14 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import played
 import psutil
 import pytest
 
-import played
-
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "files/understudy/src"), str(ROOT / "tests/unit")]
-
 REHEARSAL = ROOT / ".rehearsal"
 INVENTORY = ["-i", "inventory/rehearsal"]
 LLM = "http://127.0.0.1:8003"

@@ -18,7 +18,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "files/understudy/src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 
 TUNING = {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6}
@@ -63,8 +63,9 @@ def conditionals(conds, title):
 def loaded(way, weights):
     import torch
 
-    from understudy import loading, rehearsal
-    from understudy.voice import Voice
+    from understudy import rehearsal
+    from understudy.model.fastload import loading
+    from understudy.model.voice import Voice
 
     if way != "upstream":
         if way == "unknown":
@@ -94,7 +95,7 @@ def bare(weights, directory):
 def compare(way, weights, recording, out):
     import torch
 
-    from understudy.voice import Tuning
+    from understudy.model.voice import Tuning
 
     def audio(seed):
         said = voice.speak(TEXT, seed=seed, tuning=Tuning(**TUNING))

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from conftest import ROOT, Played, llm_answers, play, service
 
-from understudy.schemas import validate_run
-
-SCHEMAS = ROOT / "files/schemas"
+from understudy.documents.validate import validate_run
 
 
 def test_a_run_ends_by_waiting_for_a_listener(whole_run: Played) -> None:
@@ -24,7 +22,7 @@ def test_a_run_ends_by_waiting_for_a_listener(whole_run: Played) -> None:
 
 def test_the_run_directory_is_valid(whole_run: Played) -> None:
     run_dir = (whole_run.reports / "latest").resolve()
-    assert validate_run(run_dir, SCHEMAS) == []
+    assert validate_run(run_dir) == []
     assert len(list(run_dir.glob("titan_native/*.wav"))) == 10
     assert len(list(run_dir.glob("panda_baseline/*.wav"))) == 10
     page = (run_dir / "report.html").read_text()
@@ -103,7 +101,7 @@ def test_a_second_run_changes_nothing_and_says_the_same(whole_run: Played, repor
     assert window["paused_at"] is None
     assert window["during"]["n"] > 5
     assert window["during_ratio"] > 0
-    assert validate_run((again.reports / "latest").resolve(), SCHEMAS) == []
+    assert validate_run((again.reports / "latest").resolve()) == []
     # The same seed, text, voice and weights on a CPU: the same bits, warm-ups or not.
     first, second = (p.document("bench-titan.json")["utterances"] for p in (whole_run, again))
     assert [row["wav_sha256"] for row in first] == [row["wav_sha256"] for row in second]

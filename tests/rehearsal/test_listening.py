@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import INVENTORY, Played
-from playwright.sync_api import sync_playwright
-
 from listener import CHROMIUM, NO_CHROMIUM, TYPED, Listener, expected
+from playwright.sync_api import sync_playwright
 
 RULE = {True: "titan_chatterbox_redundancy_validated",
         False: "titan_chatterbox_diverges_from_panda_investigate"}  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import REHEARSAL
 
-from understudy import prepared, weights
+from understudy.model import conditionals_cache, weights
 
 SCRIPT = Path(__file__).with_name("loads_alike.py")
 PYTHON = REHEARSAL / "panda/current/bin/python"
@@ -66,7 +66,7 @@ def differing(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
 def test_every_tensor_and_the_speech_are_the_same(
     stage: Path, load: Callable[..., dict[str, Any]], upstream: dict[str, str]
 ) -> None:
-    kept = stage / "voices" / prepared.DIRECTORY
+    kept = stage / "voices" / conditionals_cache.DIRECTORY
     ours = load("ours")
     assert differing(ours["tensors"], upstream) == []
     assert len(list(kept.iterdir())) == 1

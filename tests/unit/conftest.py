@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "files/understudy/src"), str(Path(__file__).parent)]
-
 import ansible.module_utils  # noqa: E402
 
 if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
@@ -26,8 +23,3 @@ import run_factory  # noqa: E402
 def run_dir(tmp_path: Path) -> Path:
     """A complete, successful run of titan and panda that waits for its ratings."""
     return run_factory.write(tmp_path)
-
-
-@pytest.fixture
-def schemas_dir() -> Path:
-    return ROOT / "files/schemas"

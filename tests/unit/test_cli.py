@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from loopback import speechlike
 
-from understudy import audio, cli
+from understudy import cli
+from understudy.audio import speech_check
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +33,7 @@ def snapshot_download(*arguments, **options):
 def understudy(
     *arguments: object, stdin: str = "", path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "files/understudy/src")}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src")}
     if path:
         environment["PYTHONPATH"] += f":{path}"
     return subprocess.run(
@@ -122,7 +123,7 @@ def test_bad_arguments_are_status_2(arguments: list[str], capsys: Any) -> None:
 
 
 def test_good_inputs(tmp_path: Path, capsys: Any) -> None:
-    audio.write_wav(tmp_path / "voice.wav", speechlike(4.0))
+    speech_check.write_wav(tmp_path / "voice.wav", speechlike(4.0))
     config = tmp_path / "config.json"
     config.write_text(
         json.dumps(
@@ -135,13 +136,13 @@ def test_good_inputs(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_a_run_directory_that_is_not_valid_is_status_1(
-    tmp_path: Path, run_dir: Path, schemas_dir: Path, capsys: Any
+    tmp_path: Path, run_dir: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--schemas", schemas_dir)
-    status, out, _ = in_process(capsys, "validate", run_dir, *options)
+    monkeypatch.chdir(tmp_path)  # the schemas come with the package
+    status, out, _ = in_process(capsys, "validate", run_dir)
     assert (status, json.loads(out)) == (0, {"problems": []})
     (tmp_path / "empty").mkdir()
-    status, out, _ = in_process(capsys, "validate", tmp_path / "empty", *options)
+    status, out, _ = in_process(capsys, "validate", tmp_path / "empty")
     assert status == 1
     assert json.loads(out)["problems"][0].startswith("run.json: there is none")
 
@@ -163,12 +164,12 @@ def test_a_guard_whose_probe_died_could_not_be_carried_out(
 def test_a_benchmark_that_fails_is_carried_out(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from understudy import bench
+    from understudy.bench import standby
 
     def load(*_: object, **__: object) -> None:
         raise RuntimeError("no such model")
 
-    monkeypatch.setattr(bench.Voice, "load", load)
+    monkeypatch.setattr(standby.Voice, "load", load)
     out_dir, progress = tmp_path / "runs" / "one", tmp_path / "progress.jsonl"
     config = {
         "run_id": "20261122-031500Z", "host": "titan", "weights_dir": str(tmp_path),

@@ -1,0 +1,1 @@
+"""PCM, WAV, speech checks and signal measures."""

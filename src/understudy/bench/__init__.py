@@ -1,0 +1,1 @@
+"""Measuring what a standby and a primary speak."""

@@ -1,0 +1,1 @@
+"""What every package uses: JSON, progress, errors, statistics, sockets."""

@@ -1,0 +1,1 @@
+"""Which client speaks to which voice server."""

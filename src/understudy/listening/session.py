@@ -1,0 +1,379 @@
+"""What a listener answered: saved as it is given, never lost, and locked at the end.
+
+Every answer is a new version of the whole file, written beside it, brought to the disk and
+renamed, so that no crash leaves half of one. A file that is cut short or was edited by hand
+is therefore no accident of ours: it is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from understudy.common.jsonio import JsonError, read_json, utc_now
+
+HOME = "listening"
+SCHEMA_VERSION = 1
+LOWEST, HIGHEST = 1, 5
+
+#: The sides of a pair, and the reference that is heard with the first kind.
+REFERENCE, SIDES = "r", ("a", "b")
+
+
+class ListeningError(ValueError):
+    """There is nothing that could be listened to like this; one problem a line.
+
+    Args:
+        problems: sentences that say what was seen, what is expected and what to do.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n  ".join(["", *problems]) if len(problems) > 1 else problems[0])
+
+
+class RefusedError(ValueError):
+    """An answer that is not taken; nothing was changed.
+
+    Args:
+        sentence: what was seen and what is expected.
+        status: of HTTP, for the page.
+    """
+
+    def __init__(self, sentence: str, status: int = 409) -> None:
+        self.status = status
+        super().__init__(sentence)
+
+
+def begin(directory: Path, previous_sha256: str | None) -> None:
+    """Write the session of a pass in which nothing has been answered.
+
+    Args:
+        directory: of the pass, with its plan.
+        previous_sha256: of the session file of the pass before.
+    """
+    plan = read_json(directory / "plan.json")
+    answers: dict[str, dict[str, Any]] = {
+        pair["id"]: {"heard": [], "a": None, "b": None} for pair in plan["pairs"]
+    } | {call["id"]: {"heard": [], "noticed": None} for call in plan["calls"]}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan["run_id"],
+        "pass": plan["pass"],
+        "plan_sha256": digest(directory / "plan.json"),
+        "previous_sha256": previous_sha256,
+        "started_at": None,
+        "finished_at": None,
+        "finished_with": None,
+        "identity_matches": None,
+        "answers": answers,
+    }
+    _write(directory / "session.json", document)
+
+
+class Session:
+    """One pass of a listener.
+
+    Args:
+        directory: of the pass.
+
+    Attributes:
+        directory: the same.
+        plan: what is played; see `listening.prepare`.
+        document: what was answered.
+
+    Raises:
+        ListeningError: a file of the pass is missing, was cut short or was changed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "session.json"
+        try:
+            self.plan = read_json(directory / "plan.json")
+            self.document = read_json(self.path)
+        except JsonError as error:
+            raise ListeningError([_damaged(str(error), directory)]) from error
+        seal = self.document.pop("seal", None)
+        if seal != _seal(self.document):
+            raise ListeningError(
+                [_damaged(f"{self.path} is not as it was saved: edited or damaged", directory)]
+            )
+        if self.document["schema_version"] != SCHEMA_VERSION:
+            raise ListeningError(
+                [_damaged(f"{self.path} was made by another version of this project", directory)]
+            )
+        if self.document["plan_sha256"] != digest(directory / "plan.json"):
+            raise ListeningError(
+                [_damaged(f"{directory}/plan.json is not the one that was begun", directory)]
+            )
+        changed = [
+            f"{name}.wav"
+            for name, expected in self.plan["stimuli"].items()
+            if not self.locked and digest(self.stimulus(name)) != expected
+        ]
+        if changed:
+            what = f"{len(changed)} files, such as {changed[0]}," if changed[1:] else changed[0]
+            raise ListeningError(
+                [_damaged(f"{directory}/stimuli: {what} changed or gone", directory)]
+            )
+
+    # What is known
+
+    @property
+    def number(self) -> int:
+        """Of the pass, from 1."""
+        return int(self.plan["pass"])
+
+    @property
+    def locked(self) -> bool:
+        """Whether the listener has handed everything in."""
+        return self.document["finished_at"] is not None
+
+    @property
+    def answers(self) -> Mapping[str, dict[str, Any]]:
+        """The answers by pair; None for what is still open."""
+        answers: Mapping[str, dict[str, Any]] = self.document["answers"]
+        return answers
+
+    @property
+    def total(self) -> int:
+        """How many answers a pass needs, the last question apart."""
+        return 2 * len(self.plan["pairs"]) + len(self.plan["calls"])
+
+    @property
+    def given(self) -> int:
+        """How many of them there are."""
+        return sum(
+            value is not None
+            for answer in self.answers.values()
+            for key, value in answer.items()
+            if key != "heard"
+        )
+
+    def stimulus(self, name: str) -> Path:
+        """Return the file of a stimulus that the plan names."""
+        return self.directory / "stimuli" / f"{name}.wav"
+
+    # What is answered
+
+    def heard(self, trial: str, side: str) -> None:
+        """Note that a recording was heard to its end.
+
+        Raises:
+            RefusedError: there is no such recording, or the ratings are locked.
+        """
+        answer = self._open(trial)
+        if side not in (SIDES if "noticed" in answer else (REFERENCE, *SIDES)):
+            raise RefusedError(f"{trial} has no recording {side!r}", 404)
+        if side not in answer["heard"]:
+            document = copy.deepcopy(self.document)
+            document["answers"][trial]["heard"].append(side)
+            self._save(document)
+
+    def score(self, trial: str, side: str, score: object, replaces: object = None) -> None:
+        """Take a score for the identity of A or B with the reference.
+
+        Args:
+            trial: id of the pair.
+            side: ``a`` or ``b``.
+            score: a whole number from 1 to 5.
+            replaces: the score that it has, where it is to be changed.
+
+        Raises:
+            RefusedError: it is no such score, the recordings were not heard, it is there
+                already, or the ratings are locked.
+        """
+        answer = self._open(trial)
+        if side not in SIDES or "noticed" in answer:
+            raise RefusedError(f"{trial} has no side {side!r} to score", 404)
+        if type(score) is not int or not LOWEST <= score <= HIGHEST:
+            raise RefusedError(
+                f"score: saw {json.dumps(score, default=str)}, "
+                f"expected a whole number from {LOWEST} to {HIGHEST}",
+                422,
+            )
+        unheard = [name for name in (REFERENCE, side) if name not in answer["heard"]]
+        if unheard:
+            raise RefusedError(f"{trial}: {_name(unheard[0])} must be heard to its end first")
+        self._answer(trial, side, score, replaces)
+
+    def notice(self, trial: str, noticed: object, replaces: object = None) -> None:
+        """Take the answer whether the difference would be noticed on a call.
+
+        Args:
+            trial: id of the call.
+            noticed: True or False.
+            replaces: the answer that it has, where it is to be changed.
+
+        Raises:
+            RefusedError: as for `score`.
+        """
+        answer = self._open(trial)
+        if "noticed" not in answer:
+            raise RefusedError(f"{trial} is no call", 404)
+        if not isinstance(noticed, bool):
+            seen = json.dumps(noticed, default=str)
+            raise RefusedError(f"noticed: saw {seen}, expected true or false", 422)
+        unheard = [name for name in SIDES if name not in answer["heard"]]
+        if unheard:
+            raise RefusedError(f"{trial}: {_name(unheard[0])} must be heard to its end first")
+        self._answer(trial, "noticed", noticed, replaces)
+
+    def finish(self, identity_matches: object, with_: str) -> None:
+        """Lock everything.
+
+        Args:
+            identity_matches: True or False: is it, all in all, the same voice?
+            with_: ``page`` or ``terminal``.
+
+        Raises:
+            RefusedError: an answer is missing, or the ratings are locked.
+        """
+        self._open(next(iter(self.answers)))
+        if not isinstance(identity_matches, bool):
+            seen = json.dumps(identity_matches, default=str)
+            raise RefusedError(f"identity_matches: saw {seen}, expected true or false", 422)
+        if self.given < self.total:
+            raise RefusedError(f"{self.total - self.given} of {self.total} answers are missing")
+        said = {"identity_matches": identity_matches, "finished_with": with_}
+        self._save({**self.document, **said, "finished_at": utc_now()})
+
+    def _open(self, trial: str) -> dict[str, Any]:
+        if self.locked:
+            raise RefusedError("the ratings are locked and cannot be changed any more")
+        try:
+            return self.answers[trial]
+        except KeyError:
+            raise RefusedError(f"there is no pair {trial!r}", 404) from None
+
+    def _answer(self, trial: str, key: str, value: object, replaces: object) -> None:
+        present = self.answers[trial][key]
+        # True == 1: what an answer replaces has to be of its type, too.
+        if (type(present), present) != (type(replaces), replaces):
+            there = json.dumps(present)
+            raise RefusedError(
+                f"{trial} {key}: the answer is {there} already; to change it say replaces: {there}"
+                if present is not None
+                else f"{trial} {key}: there is no answer {json.dumps(replaces, default=str)} yet"
+            )
+        document = copy.deepcopy(self.document)
+        document["answers"][trial][key] = value
+        self._save(document)
+
+    def _save(self, document: dict[str, Any]) -> None:
+        """Write a new version; what cannot be written was not answered."""
+        document["started_at"] = document["started_at"] or utc_now()
+        _write(self.path, document)
+        self.document = document
+
+
+# The lock
+
+
+@contextlib.contextmanager
+def only_one(run_dir: Path, doing: Mapping[str, Any]) -> Iterator[Any]:
+    """Keep every other process from taking answers for a run.
+
+    The lock is the kernel's and ends with the process, however that ends.
+
+    Args:
+        run_dir: the run directory.
+        doing: what is said to whoever comes second: ``pid``, ``url``.
+
+    Yields:
+        A function that says more of the same.
+
+    Raises:
+        ListeningError: another process has it; the message names it.
+    """
+    (run_dir / HOME).mkdir(exist_ok=True)
+    path = run_dir / HOME / "lock"
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise ListeningError([_taken(run_dir, file.read())]) from error
+
+        def say(more: Mapping[str, Any]) -> None:
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps({**doing, **more}) + "\n")
+            file.flush()
+
+        say({})
+        try:
+            yield say
+        finally:
+            file.seek(0)
+            file.truncate()
+
+
+def _taken(run_dir: Path, said: str) -> str:
+    try:
+        other = json.loads(said)
+        where = f"process {other['pid']}" + (f" at {other['url']}" if other.get("url") else "")
+        then = f"open that address, or end it: kill {other['pid']}"
+    except (ValueError, KeyError, TypeError):
+        where, then = "another process", f"fuser {run_dir / HOME / 'lock'}"
+    return f"{run_dir} is already being listened to by {where}. Next: {then}"
+
+
+# The file
+
+
+def digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    """Return what tells that a document was changed by hand."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace a session file in one step that a power cut does not undo."""
+    text = json.dumps({**document, "seal": _seal(document)}, indent=2) + "\n"
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _damaged(seen: str, directory: Path) -> str:
+    return (
+        f"{seen}. Nothing was changed. Next: bring it back from a backup, or begin this pass "
+        f"again: mv -T -n {directory} ~/damaged-{directory.name}"
+    )
+
+
+def _name(side: str) -> str:
+    return "the reference" if side == REFERENCE else side.upper()

@@ -1,0 +1,1 @@
+"""The Chatterbox model: weights, voice, and the Blackwell work-around."""

@@ -1,0 +1,283 @@
+"""Asks a voice server for speech, and says exactly what came instead when none did.
+
+The contract is the primary's: ``POST`` JSON ``{text, reference_audio, exaggeration,
+cfg_weight, temperature}`` with an ``X-Internal-Token``; the reply is raw little-endian
+16-bit PCM, 24 kHz, mono, with ``X-Sample-Rate`` and ``X-Channels``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from understudy.audio.speech_check import SAMPLE_RATE, Samples, pcm16_to_float
+from understudy.model.voice import Tuning
+
+TOKEN_HEADER = "X-Internal-Token"
+SHOWN_CHARACTERS = 200
+MAX_REPLY_BYTES = 32 * 1024 * 1024
+CONNECT_TIMEOUT_S = 5.0
+
+_TEXT_TYPES = ("text/", "application/json", "application/problem+json", "application/xml")
+
+
+class VoiceServerError(Exception):
+    """A voice server did not do what was asked.
+
+    Attributes:
+        url: what was called.
+        trying: what was being tried.
+        seen: what came instead; never holds the token.
+        status: the HTTP status, None when there was no reply.
+        reached: False when nothing answered in time at that address.
+    """
+
+    def __init__(
+        self, url: str, trying: str, seen: str, *, status: int | None = None, reached: bool = True
+    ) -> None:
+        super().__init__(f"{trying} at {url}: {seen}")
+        self.url, self.trying, self.seen = url, trying, seen
+        self.status, self.reached = status, reached
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A reply with audio in it; whether it is speech is for `understudy.audio.speech_check.check`.
+
+    Attributes:
+        samples: float32 [N].
+        rate: in Hz.
+        wall_s: from sending the request to the last byte, in seconds.
+        ttfb_s: from sending the request to the first byte of audio, in seconds.
+        headers: of the reply, names in lower case.
+        status: of the reply.
+    """
+
+    samples: Samples
+    rate: int
+    wall_s: float
+    ttfb_s: float
+    headers: dict[str, str]
+    status: int
+
+
+def read_token(path: Path | str | None) -> str | None:
+    """Return the token in a file, without the line's end; None for no path.
+
+    Raises:
+        ValueError: the file cannot be read, is empty, or holds no token for a header.
+    """
+    if path is None:
+        return None
+    try:
+        token = Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"token file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"token file {path}: not a text file") from None
+    if not token:
+        raise ValueError(f"token file {path} is empty")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(f"token file {path}: expected one word of printable ASCII")
+    return token
+
+
+class Server:
+    """One voice server. Use as a context manager, or `close` it.
+
+    Args:
+        url: scheme, host and port.
+        path: where speech is asked for.
+        health_path: where the state is asked for.
+        token: sent as ``X-Internal-Token``; never shown.
+        timeout_s: for a whole reply, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        path: str = "/synthesize",
+        health_path: str = "/health",
+        token: str | None = None,
+        timeout_s: float = 120.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.speech_url = f"{self.url}/{path.lstrip('/')}"
+        self.health_url = f"{self.url}/{health_path.lstrip('/')}"
+        self.timeout_s = timeout_s
+        self._token = token
+        # A voice server is in the LAN: no proxy from the environment stands between.
+        self._http = httpx.Client(
+            headers={TOKEN_HEADER: token} if token else {},
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            trust_env=False,
+        )
+
+    def __repr__(self) -> str:
+        return f"Server({self.speech_url!r})"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def health(self) -> dict[str, Any]:
+        """Return what the server says about its state; ``{"body": …}`` when that is no object.
+
+        Raises:
+            VoiceServerError: no answer, a status other than 200, or a web page.
+        """
+        trying = "asking for health"
+        with self._reply("GET", self.health_url, trying) as (reply, body, _):
+            kind = reply.headers.get("content-type", "")
+            if _is_html(kind, body):
+                raise self._error(self.health_url, trying, reply, body)
+            text = body.decode("utf-8", errors="replace")
+            try:
+                answer = json.loads(text)
+            except ValueError:
+                answer = text[:SHOWN_CHARACTERS]
+            return answer if isinstance(answer, dict) else {"body": answer}
+
+    def speak(self, text: str, reference_audio: str, tuning: Tuning) -> Spoken:
+        """Return the speech of a text.
+
+        Args:
+            text: to be said.
+            reference_audio: name of a file in the server's own voice directory.
+            tuning: how to say it.
+
+        Raises:
+            VoiceServerError: anything but a 200 with mono 16-bit PCM at 24 kHz.
+        """
+        trying = "asking for speech"
+        request = {"text": text, "reference_audio": reference_audio, **asdict(tuning)}
+        began = time.perf_counter()
+        with self._reply("POST", self.speech_url, trying, json=request) as (reply, body, first):
+            wall = time.perf_counter() - began
+            kind = reply.headers.get("content-type", "")
+            if kind.startswith(_TEXT_TYPES) or _is_html(kind, body) or _is_text(body):
+                raise self._error(self.speech_url, trying, reply, body)
+            rate = self._header(reply, "X-Sample-Rate", SAMPLE_RATE)
+            self._header(reply, "X-Channels", 1)
+            wrong = _not_pcm(body)
+            if wrong:
+                raise VoiceServerError(self.speech_url, trying, wrong, status=reply.status_code)
+            return Spoken(
+                samples=pcm16_to_float(body),
+                rate=rate,
+                wall_s=wall,
+                ttfb_s=first - began,
+                headers=dict(reply.headers),
+                status=reply.status_code,
+            )
+
+    @contextmanager
+    def _reply(
+        self, method: str, url: str, trying: str, **options: Any
+    ) -> Iterator[tuple[httpx.Response, bytes, float]]:
+        """Yield a 200 with its whole body and the time of its first byte.
+
+        Raises:
+            VoiceServerError: no answer, or another status.
+        """
+
+        def fail(seen: str, *, reached: bool) -> VoiceServerError:
+            return VoiceServerError(url, trying, self._redact(seen), reached=reached)
+
+        late = f"no complete reply within {self.timeout_s:g} s"
+        deadline = time.perf_counter() + self.timeout_s
+        body, first = bytearray(), 0.0
+        try:
+            with self._http.stream(method, url, **options) as reply:
+                for chunk in reply.iter_bytes():
+                    first = first or time.perf_counter()
+                    body += chunk
+                    if len(body) > MAX_REPLY_BYTES:
+                        raise fail(f"more than {MAX_REPLY_BYTES} bytes", reached=True)
+                    if time.perf_counter() > deadline:
+                        raise fail(late, reached=True)
+        except httpx.ConnectTimeout as error:
+            raise fail("no connection: timed out", reached=False) from error
+        except httpx.ConnectError as error:
+            raise fail(f"no connection: {_last_words(error)}", reached=False) from error
+        except httpx.TimeoutException as error:
+            raise fail(late, reached=False) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            seen = f"{type(error).__name__}: {error}"
+            raise fail(f"the reply broke off: {seen}", reached=True) from error
+        if reply.status_code != httpx.codes.OK:
+            raise self._error(url, trying, reply, bytes(body))
+        yield reply, bytes(body), first or time.perf_counter()
+
+    def _header(self, reply: httpx.Response, name: str, expected: int) -> int:
+        """Return a header's number, which must be the expected one; absent is taken as that.
+
+        Raises:
+            VoiceServerError: it is something else.
+        """
+        value = reply.headers.get(name, str(expected))
+        if value.strip() != str(expected):
+            seen = self._redact(f"{name} is {value!r}, expected {expected}")
+            raise VoiceServerError(
+                str(reply.url), "asking for speech", seen, status=reply.status_code
+            )
+        return expected
+
+    def _error(self, url: str, trying: str, reply: httpx.Response, body: bytes) -> VoiceServerError:
+        """Return the error for a reply that is not what was asked for."""
+        kind = reply.headers.get("content-type", "no content type")
+        what = "a web page" if _is_html(kind, body) else f"{len(body)} bytes of {kind}"
+        begins = " ".join(body[: 4 * SHOWN_CHARACTERS].decode("utf-8", errors="replace").split())
+        shown = self._redact(begins)[:SHOWN_CHARACTERS]
+        seen = f"status {reply.status_code}, {what}: {shown}"
+        return VoiceServerError(url, trying, seen, status=reply.status_code)
+
+    def _redact(self, text: str) -> str:
+        """Return a text without the token, should a server repeat it."""
+        return text.replace(self._token, "…") if self._token else text
+
+
+def _is_html(content_type: str, body: bytes) -> bool:
+    """Return whether a reply is a web page, whatever it calls itself."""
+    head = body[:200].lstrip().lower()
+    return "html" in content_type or head.startswith((b"<!doctype html", b"<html"))
+
+
+def _is_text(body: bytes) -> bool:
+    """Return whether a reply is text: PCM of more than a few samples never looks like it."""
+    head = body[:SHOWN_CHARACTERS]
+    return len(head) >= 16 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+
+
+def _not_pcm(body: bytes) -> str | None:
+    """Return in which way a body cannot be 16-bit PCM, or None."""
+    if not body:
+        return "status 200, and not one byte of audio"
+    if body[:4] in (b"RIFF", b"OggS", b"fLaC") or body[:3] == b"ID3":
+        return f"a sound file ({body[:4]!r}…) where raw PCM was expected"
+    if len(body) % 2:
+        return f"{len(body)} bytes: an odd number is not 16-bit PCM; the reply was cut short"
+    return None
+
+
+def _last_words(error: Exception) -> str:
+    """Return what the system said at the bottom of a chain of exceptions."""
+    cause: BaseException = error
+    while (below := cause.__cause__ or cause.__context__) is not None:
+        cause = below
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause)

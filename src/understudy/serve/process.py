@@ -1,0 +1,201 @@
+"""The voice server as a process: its socket, its signals, and what systemd is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from understudy.audio import speech_check
+from understudy.common.sockets import ListenError, is_loopback, listen
+from understudy.model import weights
+from understudy.serve.config import ConfigError, ServerConfig
+from understudy.serve.http import create_app
+from understudy.serve.sd_notify import notify, watchdog_s
+from understudy.serve.worker import Speaker, Voice, find_voice
+
+TICK_S = 0.5
+
+log = logging.getLogger("understudy.server")
+
+
+def run(config: Mapping[str, Any], load: Callable[[], Voice] | None = None) -> int:
+    """Serve until told to stop.
+
+    Args:
+        config: the JSON document; see `ServerConfig`.
+        load: returns the loaded voice; the real model when None.
+
+    Returns:
+        The exit status: 0 after a signal, 1 with one line on stderr when the server
+        could not be started or the model not be loaded.
+    """
+    try:
+        settings = ServerConfig.from_dict(config)
+        token = settings.token()
+        if token is None and not is_loopback(settings.bind):
+            raise ConfigError(
+                f"without a token only loopback may be bound, not {settings.bind}; "
+                "set token_file, or bind 127.0.0.1"
+            )
+        sock = listen(settings.bind, settings.port)
+        with sock:
+            _check_files(settings, check_weights=load is None)
+            return _serve(settings, sock, load or (lambda: load_voice(settings)), token)
+    except (ConfigError, ListenError) as error:
+        return _give_up(str(error))
+
+
+def _serve(
+    settings: ServerConfig, sock: socket.socket, load: Callable[[], Voice], token: str | None
+) -> int:
+    """Serve on a socket until told to stop; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # What libraries tell their own users, some of it with every synthesis.
+    warnings.simplefilter("ignore", FutureWarning)
+    log.info("listening on %s port %d", settings.bind, sock.getsockname()[1])
+    app = create_app(settings, load, token)
+    speaker: Speaker = app.state.speaker
+    server = Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            # A backstop: the keeper answers everybody before that.
+            timeout_graceful_shutdown=math.ceil(settings.drain_s) + 5,
+        ),
+        speaker,
+        settings.drain_s,
+    )
+    speaker.on_fatal = server.end
+    server.run(sockets=[sock])
+    speaker.stop(wait_s=5.0)
+    status = 0
+    if speaker.fatal:
+        status = _give_up(
+            f"{speaker.fatal}; next: check {settings.weights_dir} and device {settings.device}"
+        )
+    if speaker.running:
+        # Python would wait for, or crash into, a thread that is inside the model.
+        log.warning("the synthesis thread does not end; leaving it behind")
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which ends with status 0 when it was told to stop, and keeps systemd informed.
+
+    Args:
+        config: uvicorn's.
+        speaker: whose state is told.
+        drain_s: how long accepted requests may still take.
+    """
+
+    def __init__(self, config: uvicorn.Config, speaker: Speaker, drain_s: float) -> None:
+        super().__init__(config)
+        self._speaker, self._drain_s = speaker, drain_s
+
+    def end(self) -> None:
+        """Stop accepting, finish what was accepted, and end; safe on any thread."""
+        if self._speaker.draining_since is None:
+            self._speaker.draining_since = time.monotonic()
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """End; a second interrupt ends at once. uvicorn's own would raise the signal again."""
+        notify("STOPPING=1", "STATUS=stopping: finishing what was accepted")
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.end()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, with the keeper beside it."""
+        keeper = asyncio.create_task(self._keep())
+        try:
+            await super().serve(sockets)
+        finally:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper
+
+    async def _keep(self) -> None:
+        """Tell systemd how the voice is, and end the draining in time."""
+        speaker, bound = self._speaker, watchdog_s()
+        tick = min(TICK_S, bound / 2) if bound else TICK_S
+        told: str | None = None
+        was_ready = False
+        while True:
+            state, reasons = speaker.judge()
+            since = speaker.draining_since
+            if since is None:
+                status = ": ".join([state, "; ".join(reasons)] if reasons else [state])
+                lines = [f"STATUS={status}"] if status != told else []
+                if not was_ready and state in ("ready", "degraded"):
+                    lines.append("READY=1")
+                    was_ready = True
+                if lines:
+                    notify(*lines)
+                told = status
+            elif time.monotonic() - since > self._drain_s:
+                speaker.stop()
+            if bound and speaker.alive:
+                notify("WATCHDOG=1")
+            await asyncio.sleep(tick)
+
+
+def _check_files(config: ServerConfig, *, check_weights: bool) -> None:
+    """Find out what is missing before a minute is spent on loading.
+
+    Raises:
+        ConfigError: names the file and the next step.
+    """
+    try:
+        path = find_voice(config.voices_dir, config.default_voice)
+    except (LookupError, ValueError) as error:
+        raise ConfigError(
+            f"default_voice: {error.args[0]}; put the recording into {config.voices_dir}"
+        ) from error
+    facts, problems = speech_check.check_reference(path)
+    if facts["duration_s"] is None:
+        raise ConfigError(f"default_voice: {problems[0]}; put the recording there again")
+    for problem in problems:  # not as it should be, but it can be spoken with
+        log.warning("%s", problem)
+    if check_weights and (damaged := weights.shape_problems(config.weights_dir)):
+        raise ConfigError(
+            f"weights: {'; '.join(damaged)}; fetch them again: understudy weights --config FILE"
+        )
+
+
+def load_voice(config: ServerConfig) -> Voice:
+    """Return the real model, loaded from the config's weights."""
+    from understudy.model import voice
+
+    return voice.Voice.load(
+        config.weights_dir,
+        config.device,
+        stft_patch=config.stft_patch,
+        token_cap=config.token_cap,
+        threads=config.threads,
+    )
+
+
+def _give_up(reason: str) -> int:
+    """Say in one line, to the operator and to systemd, why there is no voice."""
+    print(f"understudy serve: {reason}", file=sys.stderr)
+    notify(f"STATUS={reason}")
+    return 1

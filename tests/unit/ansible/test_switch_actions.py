@@ -1,0 +1,116 @@
+"""What the action plugins of a switch do on the control node, and what a client is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import loopback
+import pytest
+from ansible.module_utils.understudy.route import RouteError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def plugin(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- whose claim it is -----------------------------------------------------------------------
+
+
+def test_a_claim_is_dead_when_its_play_is() -> None:
+    route = plugin("action_plugins/tts_route")
+    own = route.me()
+    assert own["id"].endswith(f"/{os.getppid()}/{route.began(os.getppid())}")
+    assert not route.is_dead(own)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    node = own["id"].partition("/")[0]
+    claim = {"id": f"{node}/{process.pid}/{route.began(process.pid)}"}
+    assert not route.is_dead(claim)
+    assert route.is_dead({"id": f"{node}/{process.pid}/1"})  # the number was given out again
+    process.communicate(b"\n")
+    assert route.is_dead(claim)
+    assert not route.is_dead({"id": f"elsewhere/{process.pid}/1"})  # who can tell?
+
+
+def test_the_times_count_from_the_command() -> None:
+    switch = plugin("action_plugins/switch")
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert switch.began(process.pid) == pytest.approx(time.time(), abs=0.5)
+    process.communicate(b"\n")
+
+
+# --- a primary that is gone ------------------------------------------------------------------
+
+
+def test_nobody_is_waited_for_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = plugin("action_plugins/tts_probe").ActionModule._missing
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert "no connection" in missing(url, 1.5)  # refused, at once
+        listening.listen()
+        assert missing(url, 1.5) == ""
+
+    def hangs(*_: Any, **__: Any) -> None:
+        time.sleep(5)  # as the lookup of a name may
+
+    monkeypatch.setattr(socket, "create_connection", hangs)
+    began = time.monotonic()
+    assert missing("http://panda:8772", 0.3) == "no connection to panda port 8772 within 0.3 s"
+    assert time.monotonic() - began < 1
+
+
+# --- asking from the client ------------------------------------------------------------------
+
+
+ASK = {"token_key": "TOKEN", "token_file": "", "key": "URL", "path": "/synthesize", "timeout_s": 10,
+       "reference_audio": "samantha.wav", "text": "Hello there.",
+       "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6}}  # fmt: skip
+
+
+def test_url_and_token_come_from_where_the_client_has_them(tmp_path: Path) -> None:
+    say = plugin("library/tts_say")
+    file, token = tmp_path / "env", tmp_path / "token"
+    file.write_text("URL=http://titan:8772/\nTOKEN=s3cret\n")
+    token.write_text("other\n")
+    asked = {**ASK, "file": str(file)}
+    assert say.settings(asked) == ("http://titan:8772", "s3cret")
+    assert say.settings({**asked, "token_key": ""}) == ("http://titan:8772", None)
+    elsewhere = {**asked, "token_key": "NO", "token_file": str(token)}
+    assert say.settings(elsewhere) == ("http://titan:8772", "other")
+    with pytest.raises(RouteError, match="has no line NO="):
+        say.settings({**asked, "key": "NO"})
+    with pytest.raises(RouteError, match="No such file"):
+        say.settings({**asked, "file": str(tmp_path / "none")})
+
+
+def test_what_comes_instead_of_speech_is_said(tmp_path: Path) -> None:
+    say = plugin("library/tts_say")
+    voices = loopback.make_voices(tmp_path / "voices", "samantha.wav")
+    app = loopback.voice_app(voices, loopback.FakeVoice(), token="s3cret")
+    with loopback.serving(app) as url:
+        loopback.wait_for(url, "ready")
+        assert len(say.ask(ASK, url, "s3cret")) > 1000
+        with pytest.raises(say.NoSpeech, match="401, the token that the client sends") as raised:
+            say.ask(ASK, url, "wrong")
+        assert not raised.value.again
+        assert "s3cret" not in str(raised.value)
+        with pytest.raises(say.NoSpeech, match="404, the server lacks that path or voice"):
+            say.ask({**ASK, "reference_audio": "nobody.wav"}, url, "s3cret")
+    with pytest.raises(say.NoSpeech, match="refused") as raised:
+        say.ask(ASK, url, None)
+    assert raised.value.again

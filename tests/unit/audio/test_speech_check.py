@@ -1,0 +1,274 @@
+import hashlib
+
+import numpy as np
+import pytest
+import soundfile
+from loopback import RATE, speechlike
+
+from understudy.audio import speech_check
+
+TWELVE = "one two three four five six seven eight nine ten eleven twelve"
+
+
+def problems(samples, rate=RATE, **options):
+    return speech_check.check(samples, rate, **options)["problems"]
+
+
+# PCM and WAV
+
+
+def test_pcm_rounds_to_nearest_and_saturates():
+    step = 1 / 32768
+    samples = np.array([0, 0.6 * step, -0.6 * step, 1.0, 7.0, -1.0, -7.0, np.inf, -np.inf, np.nan])
+    values = np.frombuffer(speech_check.float_to_pcm16(samples), dtype="<i2")
+    low, high = -32768, 32767
+    assert values.tolist() == [0, 1, -1, high, high, low, low, high, low, 0]
+
+
+def test_pcm_is_little_endian():
+    assert speech_check.pcm16_to_float(b"\x00\x40").tolist() == [0.5]
+
+
+def test_every_pcm_value_survives_the_way_to_float_and_back():
+    every = np.arange(-32768, 32768, dtype="<i2").tobytes()
+    assert speech_check.float_to_pcm16(speech_check.pcm16_to_float(every)) == every
+
+
+def test_an_odd_number_of_bytes_is_refused():
+    with pytest.raises(speech_check.AudioError, match="3 bytes"):
+        speech_check.pcm16_to_float(b"\0\0\0")
+
+
+def test_a_wav_is_written_as_16_bit_mono_and_read_back(tmp_path):
+    path, samples = tmp_path / "a.wav", speechlike(1.0)
+    speech_check.write_wav(path, samples)
+    info = soundfile.info(path)
+    facts = (info.format, info.subtype, info.channels, info.samplerate)
+    assert facts == ("WAV", "PCM_16", 1, 24000)
+    back, rate = speech_check.read_wav(path)
+    assert rate == RATE
+    assert back.dtype == np.float32
+    assert np.abs(back - samples).max() <= 0.5 / 32768
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_a_wav_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    speech_check.write_wav(path, speechlike(1.0))
+    before = path.read_bytes()
+
+    def full(file, *_, **__):
+        file.write(b"RIFF")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        speech_check.write_wav(path, speechlike(2.0))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_what_is_no_mono_wav_is_an_error_that_names_the_file(tmp_path):
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.zeros((100, 2)), RATE)
+    with pytest.raises(speech_check.AudioError, match=r"stereo\.wav: 2 channels"):
+        speech_check.read_wav(stereo)
+    with pytest.raises(speech_check.AudioError, match=r"none\.wav: No such file"):
+        speech_check.read_wav(tmp_path / "none.wav")
+    with pytest.raises(speech_check.AudioError, match="expected \\[N\\]"):
+        speech_check.write_wav(tmp_path / "two.wav", np.zeros((100, 2)))
+
+
+# check
+
+
+def test_speech_passes_and_is_measured():
+    t = np.arange(2 * RATE) / RATE
+    tone = 0.5 * np.sin(2 * np.pi * 997 * t)
+    quiet = np.zeros(RATE // 2)
+    found = speech_check.check(np.concatenate([quiet, tone, quiet, quiet]), RATE, text="a b c d")
+    assert list(found) == [
+        "sample_rate_hz", "channels", "duration_s", "peak_dbfs", "rms_dbfs", "loudness_lufs",
+        "clipped_samples", "silence_ratio", "leading_silence_s", "trailing_silence_s",
+        "finite", "problems",
+    ]  # fmt: skip
+    assert found["problems"] == []
+    assert found["peak_dbfs"] == pytest.approx(-6.02, abs=0.01)
+    assert found["rms_dbfs"] == pytest.approx(-6.02 - 3.01 - 2.43, abs=0.02)
+    # BS.1770: a 997 Hz sine at 0 dBFS in one channel is -3.01 LUFS
+    assert speech_check.loudness_lufs(tone, RATE) == pytest.approx(-9.03, abs=0.1)
+    assert found["loudness_lufs"] == pytest.approx(-9.7, abs=0.2)  # the edges count
+    assert found["duration_s"] == 3.5
+    assert found["leading_silence_s"] == pytest.approx(0.5, abs=0.021)
+    assert found["trailing_silence_s"] == pytest.approx(1.0, abs=0.021)
+    assert found["silence_ratio"] == pytest.approx(1.5 / 3.5, abs=0.01)
+    assert found["finite"] is True
+
+
+def test_digital_silence_has_no_levels():
+    found = speech_check.check(np.zeros(RATE, np.float32), RATE)
+    assert found["problems"] == ["silent: the loudest sample is -inf dBFS"]
+    assert [found[k] for k in ("peak_dbfs", "rms_dbfs", "loudness_lufs")] == [None] * 3
+    assert found["silence_ratio"] == 1.0
+    assert found["leading_silence_s"] == found["trailing_silence_s"] == 1.0
+
+
+def test_a_faint_hiss_is_silent():
+    assert problems(speechlike(2.0, level=0.001)) == ["silent: the loudest sample is -60.0 dBFS"]
+
+
+def test_one_click_or_an_offset_is_no_speech():
+    click = np.zeros(2 * RATE)
+    click[RATE] = 0.8
+    assert problems(click) == ["silent: 99 % of it is below -50 dBFS"]
+    assert problems(np.full(2 * RATE, 0.5)) == ["silent: 100 % of it is below -50 dBFS"]
+
+
+def test_nothing_at_all():
+    assert problems(np.zeros(0, np.float32), text=TWELVE) == ["empty: not one sample"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.2, "too short for 12 words: 0.2 s, expected at least 1.0 s"),
+        (0.95, "too short"),
+        (0.97, None),
+        (34.9, None),
+        (35.1, "absurdly long for 12 words: 35.1 s, expected at most 35.0 s"),
+    ],
+)
+def test_the_words_bound_the_length(seconds, expected):
+    found = problems(speechlike(seconds), text=TWELVE)
+    assert len(found) == (expected is not None)
+    assert not expected or found[0].startswith(expected)
+
+
+def test_punctuation_is_no_word():
+    assert speech_check.count_words("Well - yes , no . . .  7 4 1!") == 6
+
+
+def test_without_a_text_only_extremes_are_wrong():
+    assert problems(speechlike(0.05)) == ["too short: 0.1 s"]
+    assert problems(speechlike(50.0)) == []
+    assert problems(speechlike(61.0)) == ["absurdly long: 61.0 s"]
+
+
+def test_short_audio_has_no_loudness():
+    assert speech_check.check(speechlike(0.39), RATE)["loudness_lufs"] is None
+    assert speech_check.check(speechlike(0.5), RATE)["loudness_lufs"] is not None
+    assert speech_check.check(speechlike(0.5), RATE, loudness=False)["loudness_lufs"] is None
+
+
+def test_flat_tops_are_clipping_and_single_peaks_are_not():
+    top = 32767 / 32768
+    samples = np.array([0, top, top, 0, -1, -1, -1, 0, top, 0, top, top, top, top])
+    assert speech_check.clipped_samples(samples) == 3 + 4
+    loud = np.clip(3 * speechlike(2.0, level=1.0), -1, top)
+    assert problems(loud)[0].startswith("clipped: ")
+    assert problems(speechlike(2.0, level=top)) == []
+
+
+def test_nan_is_reported_and_does_not_spoil_the_rest():
+    samples = speechlike(2.0)
+    samples[100:103] = np.nan
+    samples[200] = np.inf
+    found = speech_check.check(samples, RATE)
+    assert found["finite"] is False
+    assert found["problems"] == ["NaN or infinite: 4 of 48000 samples"]
+    assert found["rms_dbfs"] < 0
+
+
+def test_a_wrong_rate_and_two_channels_are_reported_together():
+    both = np.stack([speechlike(2.0, 8000)] * 2, axis=1)
+    assert problems(both, 8000) == [
+        "wrong rate: 8000 Hz, expected 24000 Hz",
+        "wrong number of channels: 2, expected 1",
+    ]
+
+
+def test_limits_can_be_tightened():
+    assert problems(speechlike(2.0), limits=speech_check.Limits(max_s_untold=1.0)) == [
+        "absurdly long: 2.0 s"
+    ]
+
+
+# check_reference
+
+
+def reference(path, samples, rate=RATE, **options):
+    soundfile.write(path, samples, rate, format="WAV", **options)
+    return speech_check.check_reference(path)
+
+
+def test_a_good_reference(tmp_path):
+    facts, found = reference(tmp_path / "v.wav", speechlike(5.0))
+    assert found == []
+    digest = hashlib.sha256((tmp_path / "v.wav").read_bytes()).hexdigest()
+    assert facts.pop("sha256") == digest
+    assert facts == {"sample_rate_hz": 24000, "channels": 1, "duration_s": 5.0}
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT"])
+def test_other_sample_formats_and_rates_are_as_good(tmp_path, subtype):
+    assert reference(tmp_path / "v.wav", speechlike(5.0, 44100), 44100, subtype=subtype)[1] == []
+
+
+def test_all_problems_at_once(tmp_path):
+    path = tmp_path / "v.wav"
+    facts, found = reference(path, np.zeros((8000, 2)), 8000)
+    assert facts["channels"] == 2
+    assert found == [
+        f"{path} has 2 channels; expected 1 (mono)",
+        f"{path} is sampled at 8000 Hz (telephone quality); expected 16000 Hz or more",
+        f"{path} lasts 1.0 s; expected at least 3 s",
+        f"{path} is silent: the loudest sample is -inf dBFS; expected speech",
+    ]
+
+
+def test_too_long_and_clipped(tmp_path):
+    path = tmp_path / "v.wav"
+    _, found = reference(path, np.clip(9 * speechlike(121.0, 16000), -1, 1), 16000)
+    assert len(found) == 2
+    assert found[0] == f"{path} lasts 121.0 s; expected at most 120 s"
+    assert " is clipped: " in found[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty (0 bytes)"),
+        (b"<!DOCTYPE html><html>404</html>", "an HTML page; expected RIFF"),
+        (b"ID3\x04\x00" * 100, "MP3"),
+        (b"RIFF\x24\x00\x00\x00WAVE", "is not a readable WAV"),
+        (bytes(5000), "is not a WAV"),
+    ],
+)
+def test_what_is_no_wav(tmp_path, content, words):
+    path = tmp_path / "v.wav"
+    path.write_bytes(content)
+    facts, found = speech_check.check_reference(path)
+    assert len(found) == 1
+    assert words in found[0]
+    assert found[0].startswith(str(path))
+    assert facts["duration_s"] is None
+
+
+def test_a_flac_by_the_name_of_wav(tmp_path):
+    path = tmp_path / "v.wav"
+    soundfile.write(path, speechlike(5.0), RATE, format="FLAC")
+    assert "FLAC; expected RIFF" in speech_check.check_reference(path)[1][0]
+
+
+def test_a_reference_cut_short_in_copying(tmp_path):
+    path = tmp_path / "v.wav"
+    reference(path, speechlike(8.0))
+    path.write_bytes(path.read_bytes()[:-100_001])
+    assert "is cut short: " in speech_check.check_reference(path)[1][0]
+
+
+def test_a_missing_reference_and_a_directory(tmp_path):
+    facts, found = speech_check.check_reference(tmp_path / "none.wav")
+    assert found == [f"{tmp_path / 'none.wav'} does not exist; expected a WAV of the voice"]
+    assert set(facts.values()) == {None}
+    assert "Is a directory" in speech_check.check_reference(tmp_path)[1][0]

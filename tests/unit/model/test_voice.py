@@ -1,0 +1,184 @@
+"""The loaded model's own part, with a model that is made up."""
+
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from understudy.model.voice import KEPT_REFERENCES, Stopped, Tuning, Voice
+
+TUNING = Tuning(0.3, 0.4, 0.6)
+
+
+class Transformer:
+    """What torch's module does with hooks."""
+
+    def __init__(self):
+        self.hooks = []
+        self.calls = 0
+
+    def register_forward_pre_hook(self, hook):
+        self.hooks.append(hook)
+        return SimpleNamespace(remove=lambda: self.hooks.remove(hook))
+
+    def __call__(self):
+        for hook in list(self.hooks):
+            hook(self, ())
+        self.calls += 1
+
+
+class Tokens:
+    shape = (1, 20)
+
+    def __getitem__(self, _):
+        return 6562
+
+
+class Model:
+    """Samples twenty tokens; its conditionals are the content of the file."""
+
+    sr = 24_000
+
+    def __init__(self):
+        self.conds = None
+        self.prepared = []
+        self.vocoded = 0
+        self.t3 = SimpleNamespace(
+            inference=self._sample, hp=SimpleNamespace(stop_speech_token=6562), tfmr=Transformer()
+        )
+
+    def _sample(self, **_):
+        for _ in range(20):
+            self.t3.tfmr()
+        return Tokens()
+
+    def prepare_conditionals(self, path, exaggeration):
+        content = open(path).read()  # noqa: SIM115, PTH123
+        if content == "garbage":
+            raise RuntimeError("not a WAV")
+        self.prepared.append(content)
+        self.conds = content
+
+    def generate(self, text, **_):
+        self.t3.inference(max_new_tokens=1000)
+        self.vocoded += 1
+        return SimpleNamespace(squeeze=lambda _: SimpleNamespace(numpy=lambda: np.zeros(10)))
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(manual_seed=lambda seed: None))
+    return Model()
+
+
+@pytest.fixture
+def voice(model):
+    return Voice(model, "cpu", 1000, {})
+
+
+@pytest.fixture
+def reference(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_text("first")
+    return path
+
+
+def test_a_voice_is_prepared_once(voice, model, reference):
+    digest = voice.use_reference(reference, 0.3)
+    assert len(digest) == 64
+    assert voice.use_reference(reference, 0.7) == digest
+    assert model.prepared == ["first"]
+
+
+def test_a_file_is_not_read_again_while_it_looks_the_same(voice, reference, monkeypatch):
+    voice.use_reference(reference, 0.3)
+    monkeypatch.setattr(type(reference), "read_bytes", lambda _: pytest.fail("read again"))
+    voice.use_reference(reference, 0.3)
+
+
+def test_a_changed_file_is_noticed_even_with_the_old_times(voice, model, reference):
+    first = voice.use_reference(reference, 0.3)
+    times = reference.stat()
+    reference.write_text("other")  # as long as before
+    os.utime(reference, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert voice.use_reference(reference, 0.3) != first
+    assert model.conds == "other"
+
+
+def test_a_touched_file_is_not_prepared_again(voice, model, reference):
+    first = voice.use_reference(reference, 0.3)
+    reference.touch()
+    assert voice.use_reference(reference, 0.3) == first
+    assert model.prepared == ["first"]
+
+
+def test_the_same_content_under_another_name(voice, model, reference, tmp_path):
+    (tmp_path / "b.wav").write_text("first")
+    assert voice.use_reference(reference, 0.3) == voice.use_reference(tmp_path / "b.wav", 0.3)
+    assert model.prepared == ["first"]
+
+
+def test_the_one_not_used_for_longest_is_forgotten(voice, model, reference, tmp_path):
+    voice.use_reference(reference, 0.3)
+    for n in range(KEPT_REFERENCES):
+        (tmp_path / f"{n}.wav").write_text(str(n))
+        voice.use_reference(tmp_path / f"{n}.wav", 0.3)
+        if n < 3:
+            voice.use_reference(reference, 0.3)
+    assert model.prepared.count("first") == 1
+    assert not voice.reuse_reference(tmp_path / "x.wav")
+    assert voice.reuse_reference(reference)
+    assert not voice.reuse_reference(tmp_path / "0.wav")
+
+
+def test_a_file_that_changes_while_it_is_read(voice, model, reference, monkeypatch):
+    prepare = model.prepare_conditionals
+
+    def slow(path, exaggeration):
+        reference.write_text("half of the next")
+        prepare(path, exaggeration)
+
+    monkeypatch.setattr(model, "prepare_conditionals", slow)
+    with pytest.raises(OSError, match="changed while it was read"):
+        voice.use_reference(reference, 0.3)
+    monkeypatch.undo()
+    voice.use_reference(reference, 0.3)
+    assert model.conds == "half of the next"
+
+
+def test_as_it_was_before(voice, model, reference, tmp_path):
+    assert not voice.reuse_reference(reference)
+    voice.use_reference(reference, 0.3)
+    (tmp_path / "b.wav").write_text("second")
+    voice.use_reference(tmp_path / "b.wav", 0.3)
+    reference.write_text("garbage")
+    with pytest.raises(RuntimeError):
+        voice.use_reference(reference, 0.3)
+    assert voice.reuse_reference(reference)
+    assert model.conds == "first"
+
+
+def test_an_utterance_is_abandoned_at_the_next_token(voice, model):
+    asked = []
+    with pytest.raises(Stopped):
+        voice.speak(
+            "Hi", seed=1, tuning=TUNING, should_stop=lambda: asked.append(1) or len(asked) > 5
+        )
+    assert (model.t3.tfmr.calls, model.vocoded, model.t3.tfmr.hooks) == (5, 0, [])
+    assert voice.speak("Hi", seed=1, tuning=TUNING).tokens == 20
+
+
+def test_and_before_the_vocoder(voice, model):
+    asked = []
+    with pytest.raises(Stopped):
+        voice.speak(
+            "Hi", seed=1, tuning=TUNING, should_stop=lambda: asked.append(1) or len(asked) > 20
+        )
+    assert (model.t3.tfmr.calls, model.vocoded) == (20, 0)
+
+
+def test_nobody_asks_and_nothing_is_hooked(voice, model, monkeypatch):
+    monkeypatch.setattr(model.t3.tfmr, "register_forward_pre_hook", None)
+    assert not voice.speak("Hi", seed=1, tuning=TUNING).hit_cap

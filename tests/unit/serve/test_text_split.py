@@ -1,0 +1,92 @@
+import random
+import string
+
+import pytest
+
+from understudy.audio.speech_check import count_words
+from understudy.serve.text_split import split_text
+
+FILLER = "Then the caller asked whether anybody could say when the shop would be open again. "
+
+
+def ends(text, target=120):
+    return [piece.split()[-1] for piece in split_text(text, target)]
+
+
+@pytest.mark.parametrize("text", ["Hello.", "One. Two! Three?", "x" * 300, "No end"])
+def test_a_short_text_stays_whole(text):
+    assert split_text(text) == [text]
+
+
+def test_white_space_is_one_space():
+    assert split_text("  One\n two.\t Three.\n\nFour.  ") == ["One two. Three. Four."]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "ask Dr. Miller", "it was 3.5 Volts", "at 5 a.m. Monday", "by J. R. R. Tolkien",
+        "well... Maybe not", "well\u2026 Maybe not", "in the U.S. Army", "e.g. Apples", "No. 7",
+        "St. Mary", "on Jan. 5", "Inc. Magazine", "a Ph.D. Thesis", 'so "Really?" she said',
+        "see www.example.com Now", "version 1.2.3 Beta", "(cf. Smith)",
+    ],
+)  # fmt: skip
+def test_no_cut_where_no_sentence_ends(kept):
+    """Whatever the length before it, the words stay together."""
+    for lead in range(1, 60, 3):
+        text = f"{FILLER}X{'x' * lead} {kept} and {FILLER}{FILLER}"
+        assert any(kept in piece for piece in split_text(text, 200)), (lead, split_text(text, 200))
+
+
+def test_an_enumeration():
+    text = f"{FILLER}1. First {FILLER}2. Second {FILLER}"
+    assert [piece[:8] for piece in split_text(text, 100)][1:] == ["1. First", "2. Secon"]
+
+
+def test_pieces_end_where_sentences_do():
+    text = FILLER * 3 + 'He said: "Never!" ' + FILLER + "Is it? " + FILLER
+    for piece in split_text(text, 120):
+        assert piece[-1] in '.!?"'
+
+
+def test_an_over_long_sentence_is_cut_at_commas():
+    clause = "and then there was yet another one of those things that go on"
+    text = ", ".join([clause] * 12) + "."
+    pieces = split_text(text)
+    assert all(piece.endswith((",", ".")) for piece in pieces)
+    assert " ".join(pieces) == text
+
+
+def test_else_at_spaces_else_anywhere():
+    text = "word " * 200
+    assert " ".join(split_text(text)) == text.strip()
+    assert [len(piece) for piece in split_text("x" * 700)] == [300, 300, 100]
+
+
+def test_a_blank_line_ends_a_sentence():
+    text = f"A heading without an end\n\n{FILLER * 4}"
+    assert split_text(text, 100)[0] == "A heading without an end"
+
+
+def test_no_scrap_is_left_over():
+    text = FILLER * 7 + "Okay? Bye."
+    pieces = split_text(text)
+    assert len(pieces[-1]) > 75
+    assert max(map(len, pieces)) <= 375
+
+
+def test_what_has_no_word_is_left_out():
+    text = f"{FILLER * 3} --- *** !!! {FILLER * 3}"
+    assert all(count_words(piece) for piece in split_text(text))
+    assert "!" * 400 not in " ".join(split_text("Hello " + "!" * 400))
+
+
+def test_nothing_is_lost_or_invented_whatever_the_text():
+    generator = random.Random(1)
+    alphabet = string.ascii_letters * 3 + string.digits + " " * 30 + ".,;:!?\"'()-\n" * 2
+    for _ in range(300):
+        text = "a" + "".join(generator.choices(alphabet, k=generator.randint(1, 2000)))
+        pieces = split_text(text)
+        letters = "".join(c for c in text if c.isalnum())
+        assert "".join(c for piece in pieces for c in piece if c.isalnum()) == letters
+        assert all(0 < len(piece) <= 376 and count_words(piece) for piece in pieces)
