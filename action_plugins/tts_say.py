@@ -10,7 +10,8 @@ from ansible.plugins.action import ActionBase
 
 # Here, since Ansible loads a plugin once, before it forks a worker for each host.
 try:
-    from understudy.audio import speech_check
+    from understudy.audio.pcm import SAMPLE_RATE, pcm16_to_float, write_wav
+    from understudy.audio.speech_check import check
     from understudy.serve.canary import fresh_sentence
 except ImportError as error:
     no_ear: ImportError | None = error
@@ -32,12 +33,10 @@ class ActionModule(ActionBase):
         pcm = result.pop("pcm", None)
         if result.get("failed") or pcm is None:
             return result
-        samples = speech_check.pcm16_to_float(base64.b64decode(pcm))
-        heard = speech_check.check(
-            samples, speech_check.SAMPLE_RATE, text=args["text"], loudness=False
-        )
+        samples = pcm16_to_float(base64.b64decode(pcm))
+        heard = check(samples, SAMPLE_RATE, text=args["text"], loudness=False)
         if args.get("wav"):
-            speech_check.write_wav(args["wav"], samples)
+            write_wav(args["wav"], samples)
         result |= {"at": time.time(), "audio": heard, "text": args["text"], "wav": args.get("wav")}
         if heard["problems"]:
             result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(heard['problems'])}"}

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 
 SENTENCE = "Good morning, how can I help you today?"
 RATE = 24_000
@@ -26,7 +26,7 @@ def speech(reply) -> np.ndarray:
     assert reply.headers["X-Channels"] == "1"
     assert not reply.headers.get("content-type", "").startswith(("text/", "application/json"))
     assert reply.content[:4] != b"RIFF", "a WAV, where raw PCM is the contract"
-    return speech_check.pcm16_to_float(reply.content)
+    return pcm.pcm16_to_float(reply.content)
 
 
 def refused(reply) -> None:

@@ -7,7 +7,7 @@ import json
 from conftest import TOKEN_CAP, TUNING
 
 from understudy.documents import validate
-from understudy.model.voice import Tuning
+from understudy.model.types import Tuning
 
 SPEED = ("n", "mean", "p50", "p95", "max")
 

@@ -63,7 +63,7 @@ def conditionals(conds, title):
 def loaded(way, weights):
     import torch
 
-    from understudy import rehearsal
+    from understudy.model import small
     from understudy.model.fastload import loading
     from understudy.model.voice import Voice
 
@@ -74,7 +74,7 @@ def loaded(way, weights):
     torch.set_num_threads(1)
     from chatterbox.tts import ChatterboxTTS
 
-    rehearsal.shrink(rehearsal.read_marker(weights))
+    small.shrink(small.read_marker(weights))
     return Voice(ChatterboxTTS.from_local(weights, "cpu"), "cpu", 60, {})
 
 
@@ -95,7 +95,7 @@ def bare(weights, directory):
 def compare(way, weights, recording, out):
     import torch
 
-    from understudy.model.voice import Tuning
+    from understudy.model.types import Tuning
 
     def audio(seed):
         said = voice.speak(TEXT, seed=seed, tuning=Tuning(**TUNING))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 
 RATE = 24_000
 UTTERANCES = [f"u{index:02d}" for index in range(1, 11)]
@@ -62,7 +62,7 @@ def take(place: Path, speaker: Speaker, seed: int) -> Path:
     place.mkdir(parents=True)
     chance = np.random.default_rng(seed)
     for index, name in enumerate(UTTERANCES):
-        speech_check.write_wav(place / f"{name}.wav", say(speaker, index, chance), RATE)
+        pcm.write_wav(place / f"{name}.wav", say(speaker, index, chance), RATE)
     return place
 
 
@@ -70,8 +70,8 @@ def changed(place: Path, source: Path, change) -> Path:
     """Write the recordings of one directory, changed, into another."""
     place.mkdir(parents=True)
     for wav in sorted(source.glob("*.wav")):
-        samples, rate = speech_check.read_wav(wav)
-        speech_check.write_wav(place / wav.name, change(samples.astype(float)), rate)
+        samples, rate = pcm.read_wav(wav)
+        pcm.write_wav(place / wav.name, change(samples.astype(float)), rate)
     return place
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import run_factory
 from loopback import speechlike
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 from understudy.listening.session import Session
 
 RATE = 24_000
@@ -39,9 +39,9 @@ def make(parent: Path, seconds: float = 0.5) -> tuple[Path, Path]:
             ("titan_native", recorded(120, seconds + 0.02 * n, 0.02, 0.1, 0.1)),
             ("panda_baseline", recorded(125, seconds + 0.03 * (9 - n), 0.15, 0.4, 0.6)),
         ):
-            waves[f"{directory}/{name}.wav"] = speech_check.to_wav(sound, RATE)
+            waves[f"{directory}/{name}.wav"] = pcm.to_wav(sound, RATE)
     reference = parent / "voice.wav"
-    speech_check.write_wav(reference, speechlike(max(3.0, 2 * seconds)), RATE)
+    pcm.write_wav(reference, speechlike(max(3.0, 2 * seconds)), RATE)
     documents = run_factory.documents(waves)
     voice = run_factory.sha256(reference.read_bytes())
     documents["run.json"]["voice"]["sha256"] = voice

@@ -16,8 +16,8 @@ import httpx
 import numpy as np
 import uvicorn
 
-from understudy.audio import speech_check
-from understudy.model.voice import Stopped, Utterance
+from understudy.audio import pcm
+from understudy.model.types import Stopped, Synthesis
 from understudy.serve import config as settings
 from understudy.serve import http
 
@@ -49,7 +49,7 @@ class Answer:
 def pcm_answer(samples: np.ndarray, **headers: str) -> Answer:
     names = {"X-Sample-Rate": str(RATE), "X-Channels": "1", "X-Format": "pcm_s16le"}
     names |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(speech_check.float_to_pcm16(samples), headers=tuple(names.items()))
+    return Answer(pcm.float_to_pcm16(samples), headers=tuple(names.items()))
 
 
 HEALTHY = Answer(b'{"status": "ok"}', content_type="application/json")
@@ -147,7 +147,7 @@ class FakeVoice:
         seed: int,
         tuning: object,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Utterance:
+    ) -> Synthesis:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -159,7 +159,7 @@ class FakeVoice:
         if isinstance(entry, Exception):
             raise entry
         samples = entry if isinstance(entry, np.ndarray) else speechlike(0.3 * len(text.split()))
-        return Utterance(samples, RATE, 0.1, 50, isinstance(entry, str))
+        return Synthesis(samples, RATE, 0.1, 50, isinstance(entry, str))
 
     def _take_time(self, should_stop: Callable[[], bool]) -> None:
         """As a real one does, token by token."""
@@ -176,7 +176,7 @@ def make_voices(directory: Path, *names: str) -> Path:
     """A directory with voices in it."""
     directory.mkdir()
     for name in names or ("samantha.wav", "other.wav"):
-        speech_check.write_wav(directory / name, speechlike(4.0))
+        pcm.write_wav(directory / name, speechlike(4.0))
     return directory
 
 

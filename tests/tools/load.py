@@ -74,11 +74,8 @@ def texts(count: int, seed: int) -> list[str]:
 
 def plausible(text: str, pcm: bytes) -> str | None:
     """What is wrong with the audio of a text, as far as one can tell without knowing it."""
-    samples = speech_check.pcm16_to_float(pcm)
-    return (
-        "; ".join(speech_check.check(samples, speech_check.SAMPLE_RATE, text=text)["problems"])
-        or None
-    )
+    samples = pcm.pcm16_to_float(pcm)
+    return "; ".join(speech_check.check(samples, pcm.SAMPLE_RATE, text=text)["problems"]) or None
 
 
 def run(

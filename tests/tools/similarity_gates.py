@@ -24,7 +24,7 @@ import yaml
 from formula_voice import changed, higher, low_passed, stretched
 from scipy import signal
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 from understudy.similarity import calibration, compare, measures
 
 VOICE = "en-us+m3"
@@ -42,14 +42,14 @@ def speak(text: str, voice: str, path: Path, chance: np.random.Generator) -> Non
          "-w", str(spoken), text],
         check=True,
     )  # fmt: skip
-    samples, rate = speech_check.read_wav(spoken)
+    samples, rate = pcm.read_wav(spoken)
     spoken.unlink()
     # espeak's own steps are whole numbers: the rest of the pitch is a change of the rate.
     shift = 2 ** (0.3 * chance.standard_normal() / 12)
     samples = resample(samples, 24_000 / rate / shift)
     level = 0.5 * 10 ** (0.5 * chance.standard_normal() / 20)
     noise = 10 ** (-66 / 20) * chance.standard_normal(len(samples))
-    speech_check.write_wav(path, level * samples + noise)
+    pcm.write_wav(path, level * samples + noise)
 
 
 def resample(samples: np.ndarray, ratio: float) -> np.ndarray:

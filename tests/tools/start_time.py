@@ -120,7 +120,8 @@ def _shipped(weights, reference, device, marks, heard):
 
 def _ours(weights, reference, device, marks, heard):
     """Do what the server does between its start and its first word."""
-    from understudy.model.voice import Tuning, Voice
+    from understudy.model.types import Tuning
+    from understudy.model.voice import Voice
 
     voice = Voice.load(weights, device, token_cap=TOKEN_CAP)
     loaded = time.time() - marks._asked
@@ -142,10 +143,10 @@ def _ours(weights, reference, device, marks, heard):
 
 
 def _shrink(weights):
-    from understudy import rehearsal
+    from understudy.model import small
 
-    if architecture := rehearsal.read_marker(weights):
-        rehearsal.shrink(architecture)
+    if architecture := small.read_marker(weights):
+        small.shrink(architecture)
 
 
 def run(kind, directory, device, *options):
@@ -222,7 +223,7 @@ def steps(runs):
 def prepare(directory, small):
     """Make the weights and the voice where they are missing."""
     from understudy import rehearsal
-    from understudy.model import weights
+    from understudy.model import small, weights
 
     (directory / "voices").mkdir(parents=True, exist_ok=True)
     if not (directory / "voices/rehearsal.wav").exists():

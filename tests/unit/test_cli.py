@@ -12,7 +12,7 @@ import pytest
 from loopback import speechlike
 
 from understudy import cli
-from understudy.audio import speech_check
+from understudy.audio import pcm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,7 +123,7 @@ def test_bad_arguments_are_status_2(arguments: list[str], capsys: Any) -> None:
 
 
 def test_good_inputs(tmp_path: Path, capsys: Any) -> None:
-    speech_check.write_wav(tmp_path / "voice.wav", speechlike(4.0))
+    pcm.write_wav(tmp_path / "voice.wav", speechlike(4.0))
     config = tmp_path / "config.json"
     config.write_text(
         json.dumps(

@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from understudy.audio import speech_check
-from understudy.audio.speech_check import Samples
+from understudy.audio import pcm, speech_check
+from understudy.audio.pcm import Samples
 
 TARGET_LUFS = -23.0
 """EBU R128's programme loudness; lower for all where a peak would not fit."""
@@ -140,7 +140,7 @@ def level(named: Mapping[str, Samples], rates: Mapping[str, int]) -> Levelled:
     for name, samples in named.items():
         value = speech_check.loudness_lufs(samples, rates[name])
         if value is None:
-            raise speech_check.AudioError(f"{name}: too quiet to be made as loud as the others")
+            raise pcm.AudioError(f"{name}: too quiet to be made as loud as the others")
         measured[name] = value
     room = {
         name: CEILING_DBFS - speech_check.dbfs(float(np.abs(samples).max())) + measured[name]

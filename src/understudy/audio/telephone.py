@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from understudy.audio.speech_check import Samples
+from understudy.audio.pcm import Samples
 
 RATE = 16_000
 """Hz; what the phone's side plays."""

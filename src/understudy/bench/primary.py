@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.common.jsonio import utc_now, write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
-from understudy.model.voice import Tuning
+from understudy.model.types import Tuning
 from understudy.serve.canary import fresh_sentence
 from understudy.serve.client import Server, Spoken, VoiceServerError, read_token
 
@@ -238,7 +238,7 @@ class _Baseline:
                 if failure:
                     time.sleep(RETRY_PAUSE_S)
         if row["audio"] is not None and failure is None:
-            speech_check.write_wav(wav, spoken.samples, spoken.rate)
+            pcm.write_wav(wav, spoken.samples, spoken.rate)
             row["wav"] = f"{self._wavs}/{wav.name}"
             row["wav_sha256"] = hashlib.sha256(wav.read_bytes()).hexdigest()
         return row, failure

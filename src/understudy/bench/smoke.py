@@ -8,9 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.common.errors import brief, describe
-from understudy.model.voice import Tuning, Voice
+from understudy.model.types import Tuning
+from understudy.model.voice import Voice
 
 TEXT = "Hello, this is a short test of the voice."
 SEED = 1
@@ -66,7 +67,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         return result
     result["watermarker"] = _watermarker()
     checked = speech_check.check(said.samples, said.rate, text=TEXT)
-    speech_check.write_wav(Path(config["out"]).expanduser(), said.samples, said.rate)
+    pcm.write_wav(Path(config["out"]).expanduser(), said.samples, said.rate)
     smoke.update(ok=not checked["problems"], wall_s=said.wall_s, audio=checked)
     if checked["problems"]:
         result["error"] = "; ".join(checked["problems"])

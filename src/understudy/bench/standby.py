@@ -10,13 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.bench import memory
 from understudy.common.errors import brief, describe
 from understudy.common.jsonio import read_json, utc_now, write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
-from understudy.model.voice import Tuning, Utterance, Voice
+from understudy.model.types import Synthesis, Tuning
+from understudy.model.voice import Voice
 from understudy.model.weights import MANIFEST
 
 MAX_RETRIES = 2
@@ -204,7 +205,7 @@ class _Bench:
         return row
 
     @staticmethod
-    def _judge(said: Utterance, text: str, row: dict[str, Any]) -> str | None:
+    def _judge(said: Synthesis, text: str, row: dict[str, Any]) -> str | None:
         """Fill in the row's measurements and return why the audio is unusable, or None."""
         seconds = said.samples.size / said.rate
         row.update(
@@ -220,9 +221,9 @@ class _Bench:
             problems.insert(0, f"cut off at the token cap after {said.tokens} tokens")
         return "; ".join(problems) or None
 
-    def _keep(self, said: Utterance, out_dir: Path, row: dict[str, Any]) -> None:
+    def _keep(self, said: Synthesis, out_dir: Path, row: dict[str, Any]) -> None:
         row["wav"] = f"{self._config['wav_dir']}/{row['id']}.wav"
-        speech_check.write_wav(out_dir / row["wav"], said.samples, said.rate)
+        pcm.write_wav(out_dir / row["wav"], said.samples, said.rate)
         row["wav_sha256"] = hashlib.sha256((out_dir / row["wav"]).read_bytes()).hexdigest()
 
     def _aggregate(self) -> None:
@@ -292,7 +293,7 @@ def _memory(device: str, low: memory.LowWater) -> dict[str, Any]:
 def _environment(config: dict[str, Any], low: memory.LowWater) -> dict[str, Any]:
     import torch
 
-    from understudy.rehearsal import read_marker
+    from understudy.model.small import read_marker
 
     cuda = config["device"].startswith("cuda")
     capability = torch.cuda.get_device_capability(config["device"]) if cuda else None

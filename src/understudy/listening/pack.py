@@ -22,9 +22,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import loudness, speech_check, telephone
+from understudy.audio import loudness, pcm, speech_check, telephone
 from understudy.audio.loudness import Levelled
-from understudy.audio.speech_check import AudioError, Limits, Samples
+from understudy.audio.pcm import AudioError, Samples
+from understudy.audio.speech_check import Limits
 from understudy.common.jsonio import JsonError, read_json, utc_now, write_json
 from understudy.listening import session
 from understudy.listening.session import HOME, ListeningError
@@ -421,7 +422,7 @@ class _Sources:
                     for problem in problems
                 ]
             )
-        samples, rate = speech_check.read_wav(path)
+        samples, rate = pcm.read_wav(path)
         whole = loudness.trim(loudness.resampled(samples, rate, self.rate), self.rate).samples
         excerpt = loudness.excerpt(whole, self.rate, *EXCERPT_S)
         return {"reference/whole": whole, "reference/excerpt": excerpt}
@@ -471,7 +472,7 @@ def _read(run: Recordings) -> tuple[dict[str, Samples], int]:
 def _usable(path: Path) -> tuple[list[str], tuple[Samples, int] | None]:
     """Return what is wrong with a recording, and if nothing is, its samples [N] and rate in Hz."""
     try:
-        samples, rate = speech_check.read_wav(path)
+        samples, rate = pcm.read_wav(path)
     except AudioError as error:
         return [str(error)], None
     limits = Limits(rate_hz=rate, max_s_untold=math.inf, min_s=0.0, max_clipped_ratio=1.0)
@@ -533,7 +534,7 @@ class _Pack:
         digests = {}
         for name, (samples, rate) in sorted(self._made.items()):
             path = directory / f"{name}.wav"
-            speech_check.write_wav(path, samples, rate)
+            pcm.write_wav(path, samples, rate)
             os.utime(path, (0, 0))  # the order of writing says nothing either
             digests[name] = _sha256(path)
         return digests

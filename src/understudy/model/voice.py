@@ -6,60 +6,16 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from understudy import rehearsal
-from understudy.model import conditionals_cache
+from understudy.model import conditionals_cache, small
 from understudy.model.fastload import loading
-
-#: Upstream's own limit on speech tokens per utterance (25 are one second).
-UPSTREAM_TOKEN_CAP = 1000
+from understudy.model.types import UPSTREAM_TOKEN_CAP, Stopped, Synthesis, Tuning
 
 #: Conditionals kept, one entry per voice file; each is about a megabyte.
 KEPT_REFERENCES = 8
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """Sampler settings, in upstream's names.
-
-    Raises:
-        ValueError: a value that upstream cannot work with (``cfg_weight=0`` crashes it).
-    """
-
-    cfg_weight: float
-    exaggeration: float
-    temperature: float
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 0.0 <= value <= 5.0 or (name != "exaggeration" and value == 0.0):
-                raise ValueError(f"{name} is {value}; it must be above 0 and at most 5")
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """What the model said.
-
-    Attributes:
-        samples: float32 [N].
-        rate: samples per second.
-        wall_s: wall time of the synthesis, device synchronised, in seconds.
-        tokens: speech tokens sampled, the end token included.
-        hit_cap: the model was cut off at the token cap instead of ending by itself.
-    """
-
-    samples: Any
-    rate: int
-    wall_s: float
-    tokens: int
-    hit_cap: bool
-
-
-class Stopped(Exception):
-    """The synthesis was abandoned, since nobody wanted it any more."""
 
 
 _loads: list[float] = []
@@ -142,9 +98,9 @@ class Voice:
                 apply_patch()
             load.import_upstream()
             imported = time.time()
-            architecture = rehearsal.read_marker(weights_dir)
+            architecture = small.read_marker(weights_dir)
             if architecture:
-                rehearsal.shrink(architecture)
+                small.shrink(architecture)
             model = load.model()
         cap = min(token_cap or UPSTREAM_TOKEN_CAP, UPSTREAM_TOKEN_CAP)
         info = {
@@ -242,7 +198,7 @@ class Voice:
         seed: int,
         tuning: Tuning,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Utterance:
+    ) -> Synthesis:
         """Synthesise one utterance with the current voice.
 
         The same text, seed, voice, weights and device give the same speech tokens, and audio
@@ -270,7 +226,7 @@ class Voice:
         self._synchronise()
         wall = time.perf_counter() - began
         tokens, ended = self._sampled
-        return Utterance(wav.squeeze(0).numpy(), self.rate, wall, tokens, not ended)
+        return Synthesis(wav.squeeze(0).numpy(), self.rate, wall, tokens, not ended)
 
     def save_default(self, path: Path) -> None:
         """Write the current voice in upstream's ``conds.pt`` format."""

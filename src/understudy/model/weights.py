@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from understudy import rehearsal
 from understudy.common.jsonio import JsonError, read_json, write_json
+from understudy.model import small
 
 #: What ``ChatterboxTTS.from_local`` reads. About 3.2 GB.
 FILES = ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json", "conds.pt")
@@ -63,7 +63,7 @@ def ensure(config: dict[str, Any]) -> dict[str, Any]:
         "dir": str(directory),
         "source": config["source"],
         "offline": not missing,
-        "random": rehearsal.read_marker(directory) is not None,
+        "random": small.read_marker(directory) is not None,
         "files": files,
         "changed": downloaded,
     }

@@ -15,22 +15,35 @@ import functools
 import hashlib
 import io
 import json
-import math
 import os
-import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
 import soundfile
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from understudy.report import charts, similarity
+from understudy.report.doc import (
+    Doc,
+    code,
+    commit,
+    is_known,
+    is_numeric,
+    ms,
+    num,
+    number_of,
+    numbers_of,
+    pairs,
+    percent,
+    seconds,
+    show,
+    size,
+    text_of,
+    when,
+)
 
 NAME = "report.html"
-UNKNOWN = "\N{EN DASH}"
 
 #: Files that every run has once it is complete; those of the hosts come on top.
 COMMON = ("run.json", "preflight.json", "llm.json", "identity.json", "ratings.json", "verdict.json")
@@ -104,42 +117,6 @@ SPLIT = (
     ("llm_probe", "LLM probing"),
     ("other", "Everything else"),
 )
-
-
-class Doc:
-    """A JSON value that can be asked for anything.
-
-    ``doc["a"]["b"]`` is a `Doc` whatever ``doc`` holds; what is not there holds None.
-    Iteration gives the elements of a list and nothing for any other value. There are no
-    public attributes, so that a template can write ``doc.items`` and mean the key.
-    """
-
-    __slots__ = ("_held",)
-
-    def __init__(self, value: object = None) -> None:
-        self._held: object = value._held if isinstance(value, Doc) else value
-
-    def __call__(self) -> object:
-        """Return the value itself."""
-        return self._held
-
-    def __getitem__(self, key: object) -> Doc:
-        if isinstance(self._held, dict) and isinstance(key, str):
-            return Doc(self._held.get(key))
-        return Doc()
-
-    def __iter__(self) -> Iterator[Doc]:
-        values = self._held if isinstance(self._held, list) else []
-        return iter([Doc(value) for value in values])
-
-    def __len__(self) -> int:
-        return len(self._held) if isinstance(self._held, list | dict) else 0
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
-
-    def __str__(self) -> str:
-        return show(self)
 
 
 @dataclass(frozen=True)
@@ -249,149 +226,11 @@ def _template() -> jinja2.Template:
         commit=commit,
         code=code,
     )
-    environment.tests.update(known=_is_known, numeric=_is_numeric)
+    environment.tests.update(known=is_known, numeric=is_numeric)
     return environment.get_template("report.html.j2")
 
 
 # What the template prints with: each takes any value.
-
-
-def show(value: object, depth: int = 4) -> str:
-    """Return a value for a reader: numbers with at most four significant digits.
-
-    Args:
-        value: anything that JSON can hold.
-        depth: how many levels of lists and objects are shown; deeper ones are an ellipsis.
-    """
-    raw = _raw(value)
-    if raw is None:
-        return UNKNOWN
-    if isinstance(raw, bool):
-        return "yes" if raw else "no"
-    if isinstance(raw, int | float):
-        number = _number(raw)
-        if number is None:
-            return UNKNOWN
-        whole = number == int(number) and abs(number) < 1e6
-        return _minus(f"{number:.0f}" if whole else f"{number:.4g}")
-    if isinstance(raw, list | dict) and raw and not depth:
-        return "…"
-    if isinstance(raw, list):
-        return ", ".join(show(one, depth - 1) for one in raw) or "none"
-    if isinstance(raw, dict):
-        return ", ".join(f"{key}: {show(one, depth - 1)}" for key, one in raw.items()) or "none"
-    return str(raw)
-
-
-def num(value: object, digits: int = 2) -> str:
-    """Return a number with a fixed number of decimals."""
-    number = _number(value)
-    if number is None:
-        return UNKNOWN
-    return _minus(f"{number:.{digits}f}" if abs(number) < charts.LARGEST else f"{number:.3g}")
-
-
-def size(value: object) -> str:
-    """Return a number of bytes in decimal units, as disks and GPUs are sold."""
-    number = _number(value)
-    if number is None:
-        return UNKNOWN
-    for unit, digits in (("bytes", 0), ("kB", 0), ("MB", 0), ("GB", 2)):
-        if abs(number) < 1000 or unit == "GB":
-            return f"{num(number, digits)} {unit}"
-        number /= 1000
-    return UNKNOWN
-
-
-def seconds(value: object) -> str:
-    """Return a duration; from two minutes on in minutes and seconds."""
-    number = _number(value)
-    if number is None:
-        return UNKNOWN
-    if 120 <= number < charts.LARGEST:
-        minutes, rest = divmod(round(number), 60)
-        return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
-    return f"{num(number, 2 if abs(number) < 10 else 1)} s"
-
-
-def ms(value: object) -> str:
-    """Return a number of milliseconds."""
-    number = _number(value)
-    return UNKNOWN if number is None else f"{num(number, 0 if abs(number) >= 100 else 1)} ms"
-
-
-def percent(value: object) -> str:
-    """Return a probability in per cent; certainty is not claimed."""
-    number = _number(value)
-    if number is None:
-        return UNKNOWN
-    if number < 0.01:
-        return "less than 1 %"
-    return "more than 99 %" if number > 0.99 else f"{num(number * 100, 0)} %"
-
-
-def when(value: object) -> str:
-    """Return an ISO 8601 time as date and time in UTC; what is no such time as it is."""
-    raw = _raw(value)
-    if not isinstance(raw, str):
-        return show(raw)
-    try:
-        return datetime.fromisoformat(raw).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError):
-        return raw
-
-
-def commit(value: object) -> str:
-    """Return a git commit with its first ten digits, and what follows the hash."""
-    text = show(value)
-    return text[:10] + text[40:] if re.match(r"[0-9a-f]{40}", text) else text
-
-
-def code(value: object) -> Markup:
-    """Return a text in which what stands between backticks is marked up as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(show(value)))))
-
-
-def pairs(value: object) -> list[tuple[str, Doc]]:
-    """Return the keys and values of an object, in order; nothing for any other value."""
-    raw = _raw(value)
-    return [(str(key), Doc(one)) for key, one in raw.items()] if isinstance(raw, dict) else []
-
-
-def _raw(value: object) -> object:
-    return value() if isinstance(value, Doc) else value
-
-
-def _number(value: object) -> float | None:
-    raw = _raw(value)
-    if isinstance(raw, bool) or not isinstance(raw, int | float):
-        return None
-    try:
-        number = float(raw)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _numbers(values: Iterable[object]) -> list[float]:
-    return [number for number in map(_number, values) if number is not None]
-
-
-def _text(value: object) -> str:
-    raw = _raw(value)
-    return raw if isinstance(raw, str) else ""
-
-
-def _minus(digits: str) -> str:
-    return digits.replace("-", "\N{MINUS SIGN}") if digits.startswith("-") else digits
-
-
-def _is_known(value: object) -> bool:
-    return _raw(value) is not None
-
-
-def _is_numeric(value: object) -> bool:
-    return _number(value) is not None
 
 
 # What the page is made of.
@@ -416,14 +255,16 @@ def _context(run_dir: Path) -> dict[str, object]:
     voices = [Voice(host, "standby", doc) for host, doc in of("bench", standbys)]
     voices += [Voice(host, "primary", doc) for host, doc in of("baseline", primaries)]
     utterances = _utterances(run.doc, voices)
-    name = _text(verdict.doc["verdict"])
+    name = text_of(verdict.doc["verdict"])
     title, tone, meaning = VERDICTS.get(name, ODD_VERDICT if name else NO_VERDICT)
     return {
-        "run_id": _text(run.doc["run_id"]) or _text(verdict.doc["run_id"]) or run_dir.name,
+        "run_id": text_of(run.doc["run_id"]) or text_of(verdict.doc["run_id"]) or run_dir.name,
         "run": run.doc,
         "verdict": verdict.doc,
         "ratings": documents["ratings.json"].doc,
-        "given": GIVEN.get(_text(documents["ratings.json"].doc["source"]["kind"]), GIVEN["sheet"]),
+        "given": GIVEN.get(
+            text_of(documents["ratings.json"].doc["source"]["kind"]), GIVEN["sheet"]
+        ),
         "preflight": documents["preflight.json"].doc,
         "llm": documents["llm.json"].doc,
         "ear": similarity.view(documents["identity.json"].doc),
@@ -459,7 +300,7 @@ def _context(run_dir: Path) -> dict[str, object]:
         "split": SPLIT,
         "split_chart": charts.stack(
             "How the time of the run was spent",
-            [(name, _number(verdict.doc["timing"]["split"][key])) for key, name in SPLIT],
+            [(name, number_of(verdict.doc["timing"]["split"][key])) for key, name in SPLIT],
         ),
         "guard_decisions": GUARD_DECISIONS,
         "files": _files(run_dir, verdict.doc),
@@ -478,7 +319,7 @@ def _read(run_dir: Path, name: str) -> Document:
     if not isinstance(value, dict):
         return Document(name, "unreadable", note=f"holds a {type(value).__name__}, not an object")
     doc = Doc(value)
-    status = _text(doc["status"])
+    status = text_of(doc["status"])
     return Document(name, status if status in ("running", "failed", "skipped") else "ok", doc)
 
 
@@ -487,7 +328,7 @@ def _hosts(
 ) -> list[str]:
     """Return a group's hosts: as the run says, else the verdict, and those that left a file."""
     said = run["hosts"][group] or verdict["hosts"][group]
-    hosts = [_text(host) for host in said if _is_file_name(_text(host))]
+    hosts = [text_of(host) for host in said if _is_file_name(text_of(host))]
     hosts.extend(
         name.removeprefix(prefix).removesuffix(".json")
         for name in sorted(found)
@@ -509,15 +350,15 @@ def _words(hosts: list[str], otherwise: str) -> str:
 
 def _utterances(run: Doc, voices: list[Voice]) -> list[tuple[str, str]]:
     """Return id and text of every utterance that the run planned or a host spoke."""
-    texts = {_text(one["id"]): _text(one["text"]) for one in run["utterances"]}
+    texts = {text_of(one["id"]): text_of(one["text"]) for one in run["utterances"]}
     for voice in voices:
         for one in voice.doc["utterances"]:
-            texts.setdefault(_text(one["id"]), "")
+            texts.setdefault(text_of(one["id"]), "")
     return [(name, text) for name, text in texts.items() if name]
 
 
 def _entry(voice: Voice, name: str) -> Doc:
-    return next((one for one in voice.doc["utterances"] if _text(one["id"]) == name), Doc())
+    return next((one for one in voice.doc["utterances"] if text_of(one["id"]) == name), Doc())
 
 
 def _problems(documents: list[Document]) -> list[Problem]:
@@ -532,14 +373,14 @@ def _problems(documents: list[Document]) -> list[Problem]:
             problems.append(
                 Problem(
                     document.name,
-                    _text(error["host"]) or _text(document.doc["host"]),
-                    _text(error["trying"]),
-                    _text(error["seen"]) or ("" if len(error) else show(error)),
-                    _text(error["next"]),
+                    text_of(error["host"]) or text_of(document.doc["host"]),
+                    text_of(error["trying"]),
+                    text_of(error["seen"]) or ("" if len(error) else show(error)),
+                    text_of(error["next"]),
                 )
             )
         elif document.state == "failed":
-            host = _text(document.doc["host"])
+            host = text_of(document.doc["host"])
             problems.append(
                 Problem(document.name, host, "", "It says that it failed, not why.", "")
             )
@@ -548,13 +389,13 @@ def _problems(documents: list[Document]) -> list[Problem]:
             problems.extend(
                 Problem(
                     document.name,
-                    _text(check["host"]),
-                    _text(check["id"]),
-                    _text(check["detail"]),
-                    _text(check["next"]),
+                    text_of(check["host"]),
+                    text_of(check["id"]),
+                    text_of(check["detail"]),
+                    text_of(check["next"]),
                 )
                 for check in document.doc["checks"]
-                if check["ok"]() is False and _text(check["detail"]) not in seen
+                if check["ok"]() is False and text_of(check["detail"]) not in seen
             )
     return problems
 
@@ -566,10 +407,10 @@ def _take(run_dir: Path, name: str, voice: Voice, ratings: Doc) -> Take:
     entry = _entry(voice, name)
     audio, note, digest = _audio(run_dir, entry)
     problems = _remarks(entry)
-    measured = _text(entry["wav_sha256"])
+    measured = text_of(entry["wav_sha256"])
     if digest and measured and digest != measured:
         problems.append("The file is not the one that was measured: its SHA-256 differs.")
-    rows = [row for row in ratings["scores"] if _text(row["utterance"]) == name]
+    rows = [row for row in ratings["scores"] if text_of(row["utterance"]) == name]
     scores = [row[voice.host] for row in rows if row[voice.host]() is not None]
     return Take(voice.host, entry, audio, note, problems, scores)
 
@@ -589,7 +430,7 @@ def _remarks(entry: Doc) -> list[str]:
     audio = entry["audio"]
     heard = [show(problem) for problem in audio["problems"]]
     remarks.extend(heard)
-    clipped = _number(audio["clipped_samples"]) or 0
+    clipped = number_of(audio["clipped_samples"]) or 0
     if clipped > 0 and not heard:
         remarks.append(f"{show(clipped)} clipped samples.")
     if audio["finite"]() is False and not heard:
@@ -601,7 +442,7 @@ def _audio(run_dir: Path, entry: Doc) -> tuple[str, str, str]:
     """Return a take as a ``data:`` URI, why there is none, and the SHA-256 of its file."""
     if not entry:
         return "", "Not spoken.", ""
-    name = _text(entry["wav"])
+    name = text_of(entry["wav"])
     if not name:
         return "", "No recording.", ""
     try:
@@ -638,7 +479,7 @@ def _chart(
     voices: list[Voice], utterances: list[tuple[str, str]], key: str, unit: str
 ) -> Markup | None:
     series = [
-        charts.Series(voice.host, [_number(_entry(voice, name)[key]) for name, _ in utterances])
+        charts.Series(voice.host, [number_of(_entry(voice, name)[key]) for name, _ in utterances])
         for voice in voices
     ]
     hosts = _words([voice.host for voice in voices], "no host")
@@ -660,16 +501,16 @@ def _difference_chart(
         "utterance, and the mean with its interval",
         [name for name, _ in utterances],
         [
-            charts.Series(host, [_number(one["differences"][name]) for name, _ in utterances])
+            charts.Series(host, [number_of(one["differences"][name]) for name, _ in utterances])
             for host, one in zip(standbys, hosts, strict=True)
         ],
         "points, standby minus primary",
-        (_number(evidence["margin"]) or 0.5, "The limit of the rule"),
+        (number_of(evidence["margin"]) or 0.5, "The limit of the rule"),
         [
             (
-                _number(one["interval"]["low"]),
-                _number(one["mean"]),
-                _number(one["interval"]["high"]),
+                number_of(one["interval"]["low"]),
+                number_of(one["mean"]),
+                number_of(one["interval"]["high"]),
             )
             for one in hosts
         ],
@@ -679,16 +520,16 @@ def _difference_chart(
 def _drift_limit(host: str, verdict: Doc) -> float | None:
     """Return how much slower the LLM may be afterwards, from the checks of the verdict."""
     names = ("drift", f"drift.{host}")
-    found = (check for check in verdict["checks"] if _text(check["name"]) in names)
-    return next((_number(check["threshold"]) for check in found), None)
+    found = (check for check in verdict["checks"] if text_of(check["name"]) in names)
+    return next((number_of(check["threshold"]) for check in found), None)
 
 
 def _latency_chart(host: str, llm: Doc, limit: float | None) -> Markup | None:
-    before = _number(llm["before"]["p50_ms"])
+    before = number_of(llm["before"]["p50_ms"])
     return charts.strips(
         f"Latency of every request to the LLM on {host}, before, during and after the benchmark",
         [
-            (name, _numbers(llm[name]["samples_ms"]), _number(llm[name]["p50_ms"]))
+            (name, numbers_of(llm[name]["samples_ms"]), number_of(llm[name]["p50_ms"]))
             for name in ("before", "during", "after")
         ],
         "milliseconds",
@@ -704,7 +545,7 @@ def _files(run_dir: Path, verdict: Doc) -> list[Listed]:
 
     What a listener hears is left out: the names are blind, and there are fifty to a pass.
     """
-    used = {_text(one["name"]): _text(one["sha256"]) for one in verdict["files"]}
+    used = {text_of(one["name"]): text_of(one["sha256"]) for one in verdict["files"]}
     rows = []
     for path in sorted(run_dir.rglob("*")):
         name = path.relative_to(run_dir).as_posix()

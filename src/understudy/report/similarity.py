@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from understudy.report.page import Doc
+    from understudy.report.doc import Doc
 
 #: result -> tone, sign, headline.
 RESULTS = {

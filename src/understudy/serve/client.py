@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from understudy.audio.speech_check import SAMPLE_RATE, Samples, pcm16_to_float
-from understudy.model.voice import Tuning
+from understudy.audio.pcm import SAMPLE_RATE, Samples, pcm16_to_float
+from understudy.model.types import Tuning
 
 TOKEN_HEADER = "X-Internal-Token"
 SHOWN_CHARACTERS = 200

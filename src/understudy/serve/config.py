@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from understudy.model.voice import Tuning
+from understudy.model.types import Tuning
 from understudy.serve.client import read_token
 
 HEALTH_PATH = "/health"

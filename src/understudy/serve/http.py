@@ -22,11 +22,11 @@ from pydantic import BaseModel, Field, create_model, field_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from understudy import __version__
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.common.jsonio import JsonError, read_json
 from understudy.common.sockets import is_loopback
 from understudy.model import environment as facts
-from understudy.model.voice import Tuning, Utterance
+from understudy.model.types import Synthesis, Tuning
 from understudy.model.weights import MANIFEST
 from understudy.serve.client import TOKEN_HEADER
 from understudy.serve.config import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
@@ -253,7 +253,7 @@ def create_app(
 
     async def spoken(
         request: Request, name: str, text: str, voices: list[str], tuning: Tuning
-    ) -> Utterance:
+    ) -> Synthesis:
         """Return the speech, or raise what the client is to be told."""
         if wrong := _unspeakable(text):
             raise HTTPException(422, f"{name}: {wrong}")
@@ -302,7 +302,7 @@ def create_app(
         voices = [body.voice, f"{body.voice}.wav"]
         said = await spoken(request, "input", body.input, voices, body.tuning(config.tuning))
         if body.response_format == "wav":
-            return Response(speech_check.to_wav(said.samples, said.rate), media_type="audio/wav")
+            return Response(pcm.to_wav(said.samples, said.rate), media_type="audio/wav")
         return _pcm(said, "audio/pcm")
 
     synthesize.__annotations__["body"] = Request_
@@ -342,7 +342,7 @@ def create_app(
     return app
 
 
-async def _while_there(request: Request, work: Awaitable[Utterance]) -> Utterance:
+async def _while_there(request: Request, work: Awaitable[Synthesis]) -> Synthesis:
     """Return what some work comes to, and cancel it when the client hangs up.
 
     Raises:
@@ -424,7 +424,7 @@ def _unspeakable(text: str) -> str | None:
     return None if speech_check.count_words(text) else "there is not one word in it"
 
 
-def _pcm(said: Utterance, media_type: str) -> Response:
+def _pcm(said: Synthesis, media_type: str) -> Response:
     """Return raw PCM with the headers of the contract."""
     headers = {
         "X-Audio-Duration": f"{len(said.samples) / said.rate:.3f}",
@@ -432,9 +432,7 @@ def _pcm(said: Utterance, media_type: str) -> Response:
         "X-Channels": "1",
         "X-Format": "pcm_s16le",
     }
-    return Response(
-        speech_check.float_to_pcm16(said.samples), headers=headers, media_type=media_type
-    )
+    return Response(pcm.float_to_pcm16(said.samples), headers=headers, media_type=media_type)
 
 
 def _sentence(error: Any) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from understudy import __version__
 from understudy.audio import speech_check
 from understudy.common.jsonio import utc_now
-from understudy.model.voice import Stopped, Tuning, Utterance
+from understudy.model.types import Stopped, Synthesis, Tuning
 from understudy.serve.canary import fresh_sentence
 from understudy.serve.config import ServerConfig
 from understudy.serve.metrics import Metrics
@@ -74,7 +74,7 @@ class Voice(Protocol):
 
     def speak(
         self, text: str, *, seed: int, tuning: Tuning, should_stop: Callable[[], bool] | None = None
-    ) -> Utterance:
+    ) -> Synthesis:
         """Synthesise one utterance; raises `Stopped` when told to stop."""
 
 
@@ -103,7 +103,7 @@ class Job:
     reference: Path
     tuning: Tuning
     deadline: float
-    future: Future[Utterance] = field(default_factory=Future)
+    future: Future[Synthesis] = field(default_factory=Future)
     given_up: bool = False
 
 
@@ -186,7 +186,7 @@ class Speaker:
         """Whether the thread can still be expected to do something."""
         return self.running and not self._stuck()
 
-    async def say(self, text: str, reference: Path, tuning: Tuning) -> Utterance:
+    async def say(self, text: str, reference: Path, tuning: Tuning) -> Synthesis:
         """Return checked speech, when its turn has come.
 
         Cancelling it takes the request out of the queue, or stops the synthesis.
@@ -398,7 +398,7 @@ class Speaker:
             return self._stopped or job.given_up or time.monotonic() > job.deadline
 
         try:
-            result: Utterance | Exception = self._say(
+            result: Synthesis | Exception = self._say(
                 job.text, job.reference, job.tuning, should_stop
             )
         except Stopped:
@@ -440,7 +440,7 @@ class Speaker:
 
     def _say(
         self, text: str, reference: Path, tuning: Tuning, should_stop: Callable[[], bool]
-    ) -> Utterance:
+    ) -> Synthesis:
         """Speak a text, piece by piece.
 
         Raises:
@@ -468,7 +468,7 @@ class Speaker:
         self._spoke()
         return said
 
-    def _piece(self, text: str, tuning: Tuning, should_stop: Callable[[], bool]) -> Utterance:
+    def _piece(self, text: str, tuning: Tuning, should_stop: Callable[[], bool]) -> Synthesis:
         """Speak one piece, again with another seed where the audio is unusable.
 
         Audio cut off at the token cap is repeated too, but returned in the end when
@@ -570,7 +570,7 @@ def find_voice(voices_dir: Path, name: str) -> Path:
     raise LookupError(f"no voice {name!r}; there are: {', '.join(there) or 'none'}")
 
 
-def _joined(pieces: list[Utterance]) -> Utterance:
+def _joined(pieces: list[Synthesis]) -> Synthesis:
     """Return utterances as one, with a pause between them."""
     if len(pieces) == 1:
         return pieces[0]
@@ -584,7 +584,7 @@ def _joined(pieces: list[Utterance]) -> Utterance:
             parts.append(np.zeros(round(silence * rate), np.float32))
         parts.append(piece.samples)
         trailing = heard["trailing_silence_s"]
-    return Utterance(
+    return Synthesis(
         samples=np.concatenate(parts),
         rate=rate,
         wall_s=sum(piece.wall_s for piece in pieces),

@@ -49,7 +49,7 @@ POWER = 0.8
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 
 CODE = (
-    "audio/acoustics.py", "audio/speech_check.py", "audio/telephone.py",
+    "audio/acoustics.py", "audio/pcm.py", "audio/speech_check.py", "audio/telephone.py",
     "similarity/calibration.py", "similarity/embedders.py", "similarity/measures.py",
 )  # fmt: skip
 """The modules that a value or a gate depends on."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from understudy.audio import acoustics, speech_check, telephone
+from understudy.audio import acoustics, pcm, speech_check, telephone
 from understudy.similarity import embedders
 
 Floats = npt.NDArray[np.float64]
@@ -155,34 +155,28 @@ class Ear:
             heard.append(row)
         if len(rates) > 1:
             (one, here), (other, there) = list(rates.items())[:2]
-            raise speech_check.AudioError(
-                f"{here} has {one} Hz and {there} {other} Hz: expected one rate"
-            )
+            raise pcm.AudioError(f"{here} has {one} Hz and {there} {other} Hz: expected one rate")
         return stack(heard), next(iter(rates))
 
 
-def usable(path: Path) -> tuple[speech_check.Samples, int]:
+def usable(path: Path) -> tuple[pcm.Samples, int]:
     """Return the samples [N] and the rate in Hz of a recording in which there is something.
 
     Raises:
         audio.AudioError: it cannot be read, is empty or silent, or holds NaN.
     """
-    samples, rate = speech_check.read_wav(path)
+    samples, rate = pcm.read_wav(path)
     if not len(samples):
-        raise speech_check.AudioError(f"{path}: empty, not one sample; expected speech")
+        raise pcm.AudioError(f"{path}: empty, not one sample; expected speech")
     bad = int(len(samples) - np.isfinite(samples).sum())
     if bad:
-        raise speech_check.AudioError(
-            f"{path}: {bad} of {len(samples)} samples are NaN or infinite"
-        )
+        raise pcm.AudioError(f"{path}: {bad} of {len(samples)} samples are NaN or infinite")
     if speech_check.silent_frames(samples, rate).all():
-        raise speech_check.AudioError(
+        raise pcm.AudioError(
             f"{path}: silent, no frame reaches {speech_check.SILENT_FRAME_DBFS} dBFS"
         )
     if len(samples) < 0.2 * rate:
-        raise speech_check.AudioError(
-            f"{path}: {len(samples) / rate:.2f} s; expected at least 0.2 s"
-        )
+        raise pcm.AudioError(f"{path}: {len(samples) / rate:.2f} s; expected at least 0.2 s")
     return samples, rate
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.bench.standby import MAX_RETRIES, RETRY_SEED_STEP
 from understudy.common.progress import Progress
-from understudy.model.voice import Tuning, Voice
+from understudy.model.types import Tuning
+from understudy.model.voice import Voice
 
 TAKE_SEED_STEP = 10_000_000
 """Distance between the seeds of two takes; keeps them apart from a bench and its retries."""
@@ -48,7 +49,7 @@ def make(config: Mapping[str, Any], progress: Progress) -> None:
             place.mkdir(parents=True)
             for row in work["utterances"]:
                 samples, rate = _spoken(voice, row, take, tuning)
-                speech_check.write_wav(place / f"{row['id']}.wav", samples, rate)
+                pcm.write_wav(place / f"{row['id']}.wav", samples, rate)
             text = f"{host}  {name} take {take + 1}/{count}"
             progress.write(host=host, phase="takes", index=take + 1, n=count, text=text)
 
@@ -68,7 +69,7 @@ def make(config: Mapping[str, Any], progress: Progress) -> None:
 
 def _spoken(
     voice: Voice, row: Mapping[str, Any], take: int, tuning: Tuning
-) -> tuple[speech_check.Samples, int]:
+) -> tuple[pcm.Samples, int]:
     """Return one utterance that is plausible speech, as a bench would accept it.
 
     Raises:

@@ -9,7 +9,7 @@ import pytest
 from listening_run import RATE, recorded, voiced
 
 from understudy.audio import loudness, speech_check
-from understudy.audio.speech_check import AudioError
+from understudy.audio.pcm import AudioError
 
 
 def onset_s(samples: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import soundfile
 import yaml
 from loopback import speechlike
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 from understudy.bench import inputs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,7 +29,7 @@ def rows() -> Rows:
 
 @pytest.fixture
 def voice(tmp_path: Path) -> Path:
-    speech_check.write_wav(tmp_path / "samantha.wav", speechlike(6.0))
+    pcm.write_wav(tmp_path / "samantha.wav", speechlike(6.0))
     return tmp_path / "samantha.wav"
 
 
@@ -192,8 +192,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "8 kHz": (telephone, "is sampled at 8000 Hz (telephone quality)"),
     "not a WAV": (lambda path: path.write_bytes(b"ID3\x04 an MP3"), "is not a WAV"),
     "an HTML page": (lambda path: path.write_text("<html>404</html>"), "an HTML page"),
-    "too short": (lambda path: speech_check.write_wav(path, speechlike(1.0)), "lasts 1.0 s"),
-    "silent": (lambda path: speech_check.write_wav(path, np.zeros(144_000)), "is silent"),
+    "too short": (lambda path: pcm.write_wav(path, speechlike(1.0)), "lasts 1.0 s"),
+    "silent": (lambda path: pcm.write_wav(path, np.zeros(144_000)), "is silent"),
 }
 
 

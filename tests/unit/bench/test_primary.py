@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from loopback import HTML, RATE, Answer, Scripted, free_port, pcm_answer, speechlike
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 from understudy.bench import primary
 from understudy.common.jsonio import JsonError, read_json, write_json
 from understudy.common.progress import Progress
@@ -84,7 +84,7 @@ def test_every_utterance_is_spoken_checked_and_kept(tmp_path):
     assert row["wav"] == "panda_baseline/u01.wav"
     wav = tmp_path / row["wav"]
     assert row["wav_sha256"] == hashlib.sha256(wav.read_bytes()).hexdigest()
-    assert speech_check.float_to_pcm16(speech_check.read_wav(wav)[0]) == GOOD.body
+    assert pcm.float_to_pcm16(pcm.read_wav(wav)[0]) == GOOD.body
     assert result["aggregate"]["ok_count"] == 3
     assert result["aggregate"]["rtf"]["n"] == 3
     assert result["aggregate"]["audio_s"]["mean"] == 2.0
@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_is_recorded(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(speech_check, "write_wav", full)
+    monkeypatch.setattr(pcm, "write_wav", full)
     with Scripted(GOOD) as fake:
         result = run(fake, tmp_path)
     assert "No space left" in result["error"]["seen"]

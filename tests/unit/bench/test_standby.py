@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from loopback import RATE, FakeVoice, speechlike
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 from understudy.bench import memory, smoke, standby
 from understudy.common.progress import Progress
 from understudy.documents import validate
@@ -67,7 +67,7 @@ class Bench:
         self.weights = directory / "weights"
         self.weights.mkdir()
         self.reference = directory / "samantha.wav"
-        speech_check.write_wav(self.reference, speechlike(4.0))
+        pcm.write_wav(self.reference, speechlike(4.0))
         self.path = self.directory / "bench-titan.json"
         self.loads: list[tuple[Any, ...]] = []
         self.voice: Any = Loaded()
@@ -141,7 +141,7 @@ def test_warm_ups_then_every_utterance_once(a_bench: Bench, valid: Any) -> None:
 
 def test_figures_of_an_utterance_are_of_its_wav(a_bench: Bench) -> None:
     for row in a_bench.run()["utterances"]:
-        samples, rate = speech_check.read_wav(a_bench.directory / row["wav"])
+        samples, rate = pcm.read_wav(a_bench.directory / row["wav"])
         assert row["audio_s"] == len(samples) / rate == pytest.approx(1.5)
         assert row["rtf"] == pytest.approx(row["wall_s"] / row["audio_s"])
         data = (a_bench.directory / row["wav"]).read_bytes()
@@ -289,14 +289,14 @@ def test_a_reference_that_is_gone(a_bench: Bench, valid: Any) -> None:
 def test_a_disk_that_takes_no_wav_ends_the_run_with_what_is_known(
     a_bench: Bench, valid: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = speech_check.write_wav
+    write = pcm.write_wav
 
     def full(path: Path, *arguments: Any) -> None:
         if path.name == "u04.wav":
             raise OSError(28, "No space left on device", str(path))
         write(path, *arguments)
 
-    monkeypatch.setattr(speech_check, "write_wav", full)
+    monkeypatch.setattr(pcm, "write_wav", full)
     found = a_bench.run()
     valid(found)
     assert (found["status"], len(found["utterances"])) == ("failed", 3)
@@ -514,7 +514,7 @@ def test_a_smoke_utterance_with_the_reference(speak_once: Any, a_bench: Bench) -
     assert (found["import_ok"], found["error"]) == (True, None)
     assert (found["smoke"]["ok"], found["smoke"]["voice"]) == (True, "reference")
     assert found["smoke"]["audio"]["problems"] == []
-    assert speech_check.read_wav(a_bench.directory / "smoke.wav")[1] == RATE
+    assert pcm.read_wav(a_bench.directory / "smoke.wav")[1] == RATE
     assert [row["what"] for row in found["busy"]] == ["model_load", "synthesis"]
     assert a_bench.loads[0][2] == {
         "stft_patch": True, "token_cap": 200, "threads": 1, "trust_prepared": False,

@@ -17,7 +17,7 @@ import soundfile
 from listening_run import RATE, make, voiced
 from scipy import signal
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.listening import pack
 from understudy.listening.pack import REPEAT_AFTER, order
 from understudy.listening.session import ListeningError
@@ -145,7 +145,7 @@ def test_rate_silence_and_loudness_are_those_of_all(made: tuple[Path, Path]) -> 
         for row in plan[view]:
             for side in ("a", "b"):
                 path = made[0] / f"listening/pass-1/stimuli/{row[side]}.wav"
-                samples, rate = speech_check.read_wav(path)
+                samples, rate = pcm.read_wav(path)
                 assert rate == (RATE if view == "pairs" else 16_000)
                 heard = speech_check.loudness_lufs(samples, rate)
                 assert heard == pytest.approx(plan["loudness_lufs"][view], abs=0.1)
@@ -206,8 +206,8 @@ def test_behind_every_name_is_what_the_key_says(made: tuple[Path, Path]) -> None
             if pair[side] == "impostor":
                 continue
             directory = "titan_native" if pair[side] == "titan" else "panda_baseline"
-            source, _ = speech_check.read_wav(made[0] / directory / f"{pair['utterance']}.wav")
-            sound, _ = speech_check.read_wav(made[0] / f"listening/pass-1/stimuli/{row[side]}.wav")
+            source, _ = pcm.read_wav(made[0] / directory / f"{pair['utterance']}.wav")
+            sound, _ = pcm.read_wav(made[0] / f"listening/pass-1/stimuli/{row[side]}.wav")
             piece = source[RATE // 4 : RATE // 2] * np.float32(10 ** (entry["gain_db"] / 20))
             energy = np.convolve(sound**2, np.ones(len(piece)), mode="valid")
             at = int(np.argmin(energy - 2 * signal.correlate(sound, piece, mode="valid")))
@@ -218,13 +218,13 @@ def test_the_impostor_is_somebody_else(made: tuple[Path, Path], tmp_path: Path) 
     strangers = tmp_path / "strangers"
     strangers.mkdir()
     for name in IDS:
-        speech_check.write_wav(strangers / f"{name}.wav", voiced(250, 0.7), RATE)
+        pcm.write_wav(strangers / f"{name}.wav", voiced(250, 0.7), RATE)
     run = pack.recordings(made[0])
     directory = pack.prepare(run, made[1], 80, impostor_dir=strangers)
     try:
         key = json.loads((directory / "key.json").read_text())
         name = next(n for n, e in key["stimuli"].items() if e["what"].startswith("impostor"))
-        sound, _ = speech_check.read_wav(directory / f"stimuli/{name}.wav")
+        sound, _ = pcm.read_wav(directory / f"stimuli/{name}.wav")
         spectrum = np.abs(np.fft.rfft(sound))
         loudest = np.argmax(spectrum) * RATE / len(sound)
         assert loudest == pytest.approx(250, abs=5)
@@ -320,9 +320,7 @@ def test_a_recording_that_was_changed(fresh: tuple[Path, Path]) -> None:
 
 def test_sides_of_different_rates(fresh: tuple[Path, Path]) -> None:
     for name in IDS:
-        rewrite(
-            fresh[0], f"panda_baseline/{name}.wav", speech_check.to_wav(voiced(120, 0.6), 22_050)
-        )
+        rewrite(fresh[0], f"panda_baseline/{name}.wav", pcm.to_wav(voiced(120, 0.6), 22_050))
     text = refused(*fresh)
     assert "22050 Hz (panda/u01, panda/u02, …) and 24000 Hz (titan/u01, titan/u02, …)" in text
     assert "resamples" in text
@@ -330,8 +328,8 @@ def test_sides_of_different_rates(fresh: tuple[Path, Path]) -> None:
 
 def test_a_reference_of_another_rate_is_resampled(fresh: tuple[Path, Path]) -> None:
     path = fresh[0].parent / "other.wav"
-    speech_check.write_wav(path, voiced(120, 4.0), 48_000)
-    speech_check.write_wav(path, np.repeat(voiced(120, 4.0), 2), 48_000)
+    pcm.write_wav(path, voiced(120, 4.0), 48_000)
+    pcm.write_wav(path, np.repeat(voiced(120, 4.0), 2), 48_000)
     run = json.loads((fresh[0] / "run.json").read_text())
     run["voice"]["sha256"] = run_factory.sha256(path.read_bytes())
     run_factory.put(fresh[0], "run.json", run)
@@ -343,7 +341,7 @@ def test_a_reference_of_another_rate_is_resampled(fresh: tuple[Path, Path]) -> N
 
 
 def test_a_reference_that_is_not_the_runs(fresh: tuple[Path, Path]) -> None:
-    speech_check.write_wav(fresh[1], voiced(120, 4.0), RATE)
+    pcm.write_wav(fresh[1], voiced(120, 4.0), RATE)
     text = refused(*fresh)
     assert f"{fresh[1]} is not the voice of this run" in text
     assert "--reference" in text
@@ -405,7 +403,7 @@ def test_a_disk_that_is_full_leaves_nothing(
             raise OSError(28, "No space left on device")
         path.write_bytes(b"x")
 
-    monkeypatch.setattr(speech_check, "write_wav", write)
+    monkeypatch.setattr(pcm, "write_wav", write)
     with pytest.raises(OSError, match="No space"):
         pack.prepare(pack.recordings(fresh[0]), fresh[1], 1)
     assert list((fresh[0] / "listening").iterdir()) == []

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from understudy.model.voice import KEPT_REFERENCES, Stopped, Tuning, Voice
+from understudy.model.types import Stopped, Tuning
+from understudy.model.voice import KEPT_REFERENCES, Voice
 
 TUNING = Tuning(0.3, 0.4, 0.6)
 

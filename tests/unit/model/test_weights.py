@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from understudy import rehearsal
-from understudy.model import weights
+from understudy.model import small, weights
 
 
 def tensors(data: bytes, **header: Any) -> bytes:
@@ -73,7 +72,7 @@ def test_the_second_use_changes_nothing(directory: Path) -> None:
 
 
 def test_random_weights_say_so(directory: Path) -> None:
-    (directory / rehearsal.MARKER).write_text(json.dumps({"architecture": {"t3_layers": 2}}))
+    (directory / small.MARKER).write_text(json.dumps({"architecture": {"t3_layers": 2}}))
     assert ensure(directory)["random"] is True
 
 

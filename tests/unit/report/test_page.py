@@ -19,7 +19,7 @@ import pytest
 import run_factory
 import soundfile
 
-from understudy.report import charts
+from understudy.report import charts, doc
 from understudy.report import page as report
 from understudy.verdict import evidence, rules
 
@@ -588,27 +588,27 @@ def test_deeply_nested_values(run_dir: Path) -> None:
 class TestNumbers:
     @pytest.mark.parametrize(
         ("value", "shown"),
-        [(None, report.UNKNOWN), (True, "yes"), (0, "0"), (0.5234567, "0.5235"),
+        [(None, doc.UNKNOWN), (True, "yes"), (0, "0"), (0.5234567, "0.5235"),
          (-21.4, "\N{MINUS SIGN}21.4"), (12.0, "12"), ([], "none"),
-         (["a", 1], "a, 1"), ({"a": None}, "a: \N{EN DASH}"), (float("nan"), report.UNKNOWN),
-         (10**400, report.UNKNOWN), ("-x", "-x")],
+         (["a", 1], "a, 1"), ({"a": None}, "a: \N{EN DASH}"), (float("nan"), doc.UNKNOWN),
+         (10**400, doc.UNKNOWN), ("-x", "-x")],
     )  # fmt: skip
     def test_show(self, value: Json, shown: str) -> None:
-        assert report.show(value) == shown
+        assert doc.show(value) == shown
 
     def test_units(self) -> None:
-        assert report.size(3_720_000_000) == "3.72 GB"
-        assert report.size(999) == "999 bytes"
-        assert report.size(None) == report.UNKNOWN
-        assert report.seconds(0.5) == "0.50 s"
-        assert report.seconds(125.4) == "2 min 05 s"
-        assert report.percent(0.44) == "44 %"
-        assert report.percent(0.999) == "more than 99 %"
-        assert report.percent(0.0) == "less than 1 %"
-        assert report.percent("x") == report.UNKNOWN
-        assert report.ms(190.4) == "190 ms"
-        assert report.when("2026-11-22T04:15:00+01:00") == "2026-11-22 03:15:00 UTC"
-        assert report.when("yesterday") == "yesterday"
+        assert doc.size(3_720_000_000) == "3.72 GB"
+        assert doc.size(999) == "999 bytes"
+        assert doc.size(None) == doc.UNKNOWN
+        assert doc.seconds(0.5) == "0.50 s"
+        assert doc.seconds(125.4) == "2 min 05 s"
+        assert doc.percent(0.44) == "44 %"
+        assert doc.percent(0.999) == "more than 99 %"
+        assert doc.percent(0.0) == "less than 1 %"
+        assert doc.percent("x") == doc.UNKNOWN
+        assert doc.ms(190.4) == "190 ms"
+        assert doc.when("2026-11-22T04:15:00+01:00") == "2026-11-22 03:15:00 UTC"
+        assert doc.when("yesterday") == "yesterday"
 
 
 class TestCharts:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from loopback import HTML, RATE, Answer, Scripted, free_port, pcm_answer, speechlike
 
-from understudy.model.voice import Tuning
+from understudy.model.types import Tuning
 from understudy.serve.client import Server, VoiceServerError, read_token
 
 TUNING = Tuning(cfg_weight=0.3, exaggeration=0.4, temperature=0.6)

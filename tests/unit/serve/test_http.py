@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from understudy.audio import speech_check
-from understudy.model.voice import Utterance
+from understudy.model.types import Synthesis
 from understudy.serve import http as api
 
 TOKEN = "s3cret"
@@ -290,7 +290,7 @@ class Distinct(FakeVoice):
 
     def speak(self, text, *, seed, tuning, should_stop=None):
         super().speak(text, seed=seed, tuning=tuning, should_stop=should_stop)
-        return Utterance(distinct(text), RATE, 0.01, 50, False)
+        return Synthesis(distinct(text), RATE, 0.01, 50, False)
 
 
 def distinct(text):
@@ -302,9 +302,7 @@ def distinct(text):
 
 
 def own_words(text, pcm):
-    return (
-        None if pcm == speech_check.float_to_pcm16(distinct(text)) else "the words of somebody else"
-    )
+    return None if pcm == pcm.float_to_pcm16(distinct(text)) else "the words of somebody else"
 
 
 @pytest.mark.parametrize("queue", [8, 3])

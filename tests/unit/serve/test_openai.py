@@ -8,12 +8,12 @@ import pytest
 import soundfile
 from loopback import RATE, FakeVoice, make_voices, serving, speechlike, voice_app, wait_for
 
-from understudy.audio import speech_check
-from understudy.model.voice import Tuning
+from understudy.audio import pcm
+from understudy.model.types import Tuning
 
 TOKEN = "s3cret"
 TEXT = "Good morning, how can I help you today?"
-SPOKEN = speech_check.float_to_pcm16(speechlike(0.3 * 8))
+SPOKEN = pcm.float_to_pcm16(speechlike(0.3 * 8))
 
 
 @pytest.fixture(scope="module")

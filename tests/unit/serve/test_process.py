@@ -26,8 +26,8 @@ from loopback import (
 )
 
 import understudy
-from understudy.audio import speech_check
-from understudy.model.voice import Tuning
+from understudy.audio import pcm, speech_check
+from understudy.model.types import Tuning
 from understudy.serve import http, process
 from understudy.serve.client import Server
 
@@ -73,7 +73,7 @@ def url(voices, voice):
 def test_the_reply_is_raw_pcm_with_the_contracts_headers(url, voice):
     reply = post(url)
     assert reply.status_code == 200
-    expected = speech_check.float_to_pcm16(speechlike(0.3 * 8))
+    expected = pcm.float_to_pcm16(speechlike(0.3 * 8))
     assert reply.content == expected
     assert reply.headers["X-Sample-Rate"] == "24000"
     assert reply.headers["X-Channels"] == "1"

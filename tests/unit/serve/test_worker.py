@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from loopback import RATE, FakeVoice, make_voices, serving, speechlike, voice_app, wait_for
 
-from understudy.audio import speech_check
+from understudy.audio import pcm
 from understudy.serve import worker
 from understudy.serve.canary import fresh_sentence
 
@@ -361,7 +361,7 @@ def test_the_default_voice_may_be_a_link_that_is_turned(voices, voice, http):
     (voices / "samantha.wav").unlink()
     (voices / "samantha.wav").symlink_to("one.wav")
     for name in ("one.wav", "two.wav"):
-        speech_check.write_wav(voices / name, speechlike(4.0))
+        pcm.write_wav(voices / name, speechlike(4.0))
     with serving(voice_app(voices, voice)) as at:
         first = wait_for(at, "ready").json()["voice_sha256"]
         (voices / "samantha.wav").unlink()

@@ -19,7 +19,7 @@ from understudy import cli
 from understudy.audio import acoustics
 from understudy.documents import validate
 from understudy.model import environment as facts
-from understudy.model import voice
+from understudy.model import types
 from understudy.similarity import calibration, measures, takes
 from understudy.similarity import compare as identity
 
@@ -398,11 +398,11 @@ class FakeVoice:
         self.speaker = SPEAKER
         return "b" * 64
 
-    def speak(self, text: str, *, seed: int, tuning: voice.Tuning) -> voice.Utterance:
+    def speak(self, text: str, *, seed: int, tuning: types.Tuning) -> types.Synthesis:
         self.seeds.append(seed)
         samples = formula.say(self.speaker, len(text), np.random.default_rng(seed))
         cut_off = seed // 100_000 % 10 == 0 and text == "two words"
-        return voice.Utterance(samples.astype(np.float32), 24_000, 0.1, 40, cut_off)
+        return types.Synthesis(samples.astype(np.float32), 24_000, 0.1, 40, cut_off)
 
 
 def test_takes_are_spoken_with_seeds_of_their_own_and_heard(

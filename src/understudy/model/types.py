@@ -1,0 +1,50 @@
+"""What the model is asked for and what it returns; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: Upstream's own limit on speech tokens per utterance (25 are one second).
+UPSTREAM_TOKEN_CAP = 1000
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Sampler settings, in upstream's names.
+
+    Raises:
+        ValueError: a value that upstream cannot work with (``cfg_weight=0`` crashes it).
+    """
+
+    cfg_weight: float
+    exaggeration: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0.0 <= value <= 5.0 or (name != "exaggeration" and value == 0.0):
+                raise ValueError(f"{name} is {value}; it must be above 0 and at most 5")
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What the model said.
+
+    Attributes:
+        samples: float32 [N].
+        rate: samples per second.
+        wall_s: wall time of the synthesis, device synchronised, in seconds.
+        tokens: speech tokens sampled, the end token included.
+        hit_cap: the model was cut off at the token cap instead of ending by itself.
+    """
+
+    samples: Any
+    rate: int
+    wall_s: float
+    tokens: int
+    hit_cap: bool
+
+
+class Stopped(Exception):
+    """The synthesis was abandoned, since nobody wanted it any more."""
