@@ -19,6 +19,17 @@ MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 LOCKS = [path for path in sorted((ROOT / "files/locks").glob("*.txt"))
          if not path.stem.endswith(("-overrides", "-excludes"))]  # fmt: skip
 PLAYS = sorted((ROOT / "playbooks").rglob("*.yml"))
+WRAPPERS = sorted(path for path in ROOT.glob("*.yml") if not path.name.startswith("."))
+
+#: What the name of a play, block or task may begin with: a log says what is being done. A new
+#: verb is added here, once somebody has seen that it is one.
+VERBS = """
+    Add Arm Ask Attribute Begin Benchmark Bring Build Calibrate Check Claim Clear Close Collect
+    Compare Compute Copy Decide End Fail Fetch Find Finish Follow Give Hold Inspect Install Judge
+    Keep Leave Let Look Make Mark Measure Move Note Open Pack Pause Probe Prove Put Read Record
+    Reload Remember Remove Renew Report Request Return Run Select Serve Set Signal Speak Stage Start
+    Stop Switch Try Unpack Verify Wait Watch Write
+"""
 
 #: What a literal default of each documented type is in Python.
 TYPES: dict[str, tuple[type, ...]] = {
@@ -217,6 +228,20 @@ def test_no_task_hides_its_failure(path: Path) -> None:
     for task in tasks(path):
         assert "ignore_errors" not in task, task.get("name")
         assert "ansible.builtin.shell" not in task, task.get("name")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*WRAPPERS, *PLAYS, *(file for name in ROLES for file in task_files(name))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_name_of_a_task_is_an_imperative(path: Path) -> None:
+    for task in tasks(path):
+        if {"role", "import_playbook"} & set(task) and "name" not in task:
+            continue
+        name = task["name"]
+        assert name.split()[0] in VERBS.split(), name
+        assert name[-1] not in "?.!:", name
 
 
 def test_nothing_ends_a_window_early() -> None:
