@@ -202,7 +202,7 @@ def test_there_and_back(reports: Path, original: dict[str, str], dead: None) -> 
     assert again.status == 0
     assert [again.recap(host)["changed"] for host in ("localhost", "titan", *PHONES)] == [0] * 4
     assert re.search(r"phone2: titan speaks, heard .* s before this command", again.text)
-    assert "Hear the voice" not in again.text
+    assert "Verify the voice" not in again.text
     again = play(reports, "failover.yml", "-e", "tts_route_heard_for_s=0")
     assert again.status == 0
     assert switch(again)["times"]["heard_s"]
@@ -478,7 +478,7 @@ def test_a_client_with_another_token_is_put_back(reports: Path, original: dict[s
     "words",
     [pytest.param("Bring the standby", marks=pytest.mark.long), "Claim the client",
      pytest.param("TASK [tts_route : Switch", marks=pytest.mark.long),
-     pytest.param("Hear the voice", marks=pytest.mark.long),
+     pytest.param("Verify the voice", marks=pytest.mark.long),
      pytest.param("Give the claim back", marks=pytest.mark.long)],
 )  # fmt: skip
 def test_killed_between_two_steps_it_is_finished_by_the_next_run(

@@ -58,7 +58,7 @@ SLOW_STOP = ["-e", json.dumps(
 #: How to be in a phase: arguments, the words that announce it, and seconds after them.
 PHASES = {
     "pausing": (SLOW_STOP, "Stop the LLM", 2.0),
-    "benching": ([], "Follow it", 5.0),
+    "benching": ([], "Follow the job", 5.0),
     "restoring": (DIES, "Give the lease back", 3.0),
 }
 

@@ -32,7 +32,7 @@ def test_the_run_directory_is_valid(whole_run: Played) -> None:
 
 def test_progress_is_shown_while_it_happens(whole_run: Played) -> None:
     lines = whole_run.output.splitlines()
-    follow = next(i for i, line in enumerate(lines) if "Follow it" in line)
+    follow = next(i for i, line in enumerate(lines) if "Follow the job" in line)
     third = next(i for i, line in enumerate(lines) if "titan  timed 3/10  RTF " in line)
     ended = next(i for i, line in enumerate(lines) if i > follow and line.startswith("ok: [titan]"))
     assert follow < third < ended

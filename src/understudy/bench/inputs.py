@@ -35,7 +35,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
         for seen in wrong
     ] + [
         {"id": "voice", "seen": seen if str(voice_path) in seen else f"{voice_path}: {seen}",
-         "next": f"put a mono WAV of 5 to 40 s at 24 kHz at {voice_path}, "
+         "next": f"put a mono WAV of 3 to 120 s at 16 kHz or more at {voice_path}, "
                  "or name another one with -e run_voice=PATH"}
         for seen in bad
     ]  # fmt: skip

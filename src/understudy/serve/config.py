@@ -41,6 +41,7 @@ class ServerConfig:
         threads: CPU threads of torch; None leaves torch's own choice.
         token_cap: speech tokens per piece of text at most; None is upstream's.
         stft_patch: apply the Blackwell patch.
+        fast_load: load the model with the shortcuts of `understudy.model.fastload`.
         tuning: used where a request leaves it out.
         queue: requests that may wait while one is spoken.
         deadline_s: a request that is not spoken by then gets a 503.
@@ -62,6 +63,7 @@ class ServerConfig:
     threads: Count | None = None
     token_cap: Count | None = None
     stft_patch: bool = False
+    fast_load: bool = True
     tuning: Tuning = field(default_factory=lambda: Tuning(0.3, 0.3, 0.6))
     queue: Annotated[int, Field(ge=0)] = 8
     deadline_s: Seconds = 30.0

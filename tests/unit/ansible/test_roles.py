@@ -12,13 +12,28 @@ from typing import Any
 
 import pytest
 import yaml
+from jinja2 import Environment, nodes
+
+from understudy.serve.config import ServerConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 LOCKS = [path for path in sorted((ROOT / "files/locks").glob("*.txt"))
          if not path.stem.endswith(("-overrides", "-excludes"))]  # fmt: skip
+GROUP_VARS = ROOT / "inventory/group_vars"
 PLAYS = sorted((ROOT / "playbooks").rglob("*.yml"))
+WRAPPERS = sorted(path for path in ROOT.glob("*.yml") if not path.name.startswith("."))
+
+#: What the name of a play, block or task may begin with: a log says what is being done. A new
+#: verb is added here, once somebody has seen that it is one.
+VERBS = """
+    Add Arm Ask Attribute Begin Benchmark Bring Build Calibrate Check Claim Clear Close Collect
+    Compare Compute Copy Decide End Fail Fetch Find Finish Follow Give Hold Inspect Install Judge
+    Keep Leave Let Look Make Mark Measure Move Note Open Pack Pause Probe Prove Put Read Record
+    Reload Remember Remove Renew Report Request Return Run Select Serve Set Signal Speak Stage Start
+    Stop Switch Try Unpack Verify Wait Watch Write
+"""
 
 #: What a literal default of each documented type is in Python.
 TYPES: dict[str, tuple[type, ...]] = {
@@ -78,11 +93,13 @@ def fits(value: Any, kind: str) -> bool:
 
 @pytest.mark.parametrize("name", ROLES)
 def test_spec_and_defaults_name_the_same_variables(name: str) -> None:
-    found = specs(name)
-    assert set(found["main"]["options"]) == set(defaults(name))
+    found, there = specs(name), defaults(name)
+    main = found["main"]["options"]
+    assert {variable for variable in main if variable.startswith(f"{name}_")} == set(there)
     for entry in found.values():  # another entry point has the same variables, or fewer
         assert entry["short_description"]
-        assert entry["options"].items() <= found["main"]["options"].items()
+        for variable, option in entry["options"].items():
+            assert variable in TYPED or option == main[variable], variable
     assert {f"{entry}.yml" for entry in found} <= {path.name for path in task_files(name)}
 
 
@@ -100,20 +117,89 @@ def test_every_variable_is_described_and_its_default_has_its_type(name: str) -> 
         assert value in option.get("choices", [value]), variable
 
 
+def declared_names() -> dict[str, dict[str, Any]]:
+    """What a person types with ``-e``, or writes into an inventory: no name of a role."""
+    found = {}
+    options = [entry["options"] for name in ROLES for entry in specs(name).values()]
+    for task in tasks(ROOT / "playbooks/rehearsal.yml"):
+        options += [task.get("ansible.builtin.validate_argument_spec", {}).get("argument_spec", {})]
+    prefixes = tuple(f"{name}_" for name in ROLES)
+    for option in options:
+        found |= {key: value for key, value in option.items() if not key.startswith(prefixes)}
+    return found
+
+
+TYPED = declared_names()
+
+
+def strings(value: Any) -> Iterator[tuple[str, bool]]:
+    """Every string in a file of YAML, and whether it is a condition, which has no braces."""
+    if isinstance(value, str):
+        yield value, False
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("when", "that", "failed_when", "changed_when", "until"):
+                conditions = item if isinstance(item, list) else [item]
+                yield from (
+                    (text, "{{" not in text) for text in conditions if isinstance(text, str)
+                )
+            else:
+                yield from strings(item)
+
+
+def test_every_name_that_is_typed_is_declared_and_in_the_readme() -> None:
+    parts = ("tasks", "vars", "defaults")
+    files = [path for name in ROLES for part in parts for path in (role(name) / part).glob("*.yml")]
+    read: set[str] = set()
+    made: set[str] = set()
+    for path in [*PLAYS, *files]:
+        document = load(path)
+        for text, condition in strings(document):
+            tree = Environment().parse(f"{{{{ {text} }}}}" if condition else text)
+            read |= {node.name for node in tree.find_all(nodes.Name)}
+        for task in tasks(path) if isinstance(document, list) else ():
+            made |= {*task.get("vars", {}), *task.get("ansible.builtin.set_fact", {})}
+            made |= {task["register"]} if "register" in task else set()
+            made |= {task.get("loop_control", {}).get("loop_var", "item")}
+    known = (*(f"{name}_" for name in ROLES), "__", "ansible_", "understudy_")
+    magic = {"groups", "hostvars", "inventory_dir", "inventory_hostname", "now", "omit", "range",
+             "lookup", "role_path", "playbook_dir", "dict", "switch_facts"}  # fmt: skip
+    inventory = set(load(ROOT / "inventory/rehearsal/group_vars/all.yml"))
+    typed = {name for name in read - made - magic - inventory if not name.startswith(known)}
+    assert typed == set(TYPED)
+    for name, option in TYPED.items():
+        assert option["description"], name
+        assert option["type"] in TYPES, name
+    table = (ROOT / "README.md").read_text("utf-8").partition("| `-e` |")[2].partition("\n\n")[0]
+    rows = {row[0]: row for row in re.findall(r"^\| `(\w+)` \|(.*)", table, flags=re.MULTILINE)}
+    assert set(rows) == set(TYPED)
+    for name, option in TYPED.items():
+        for choice in option.get("choices", []):
+            assert f"`{choice}`" in rows[name][1], (name, choice)
+
+
+#: Facts of another role that a role sets all the same: the run is over, and the job to be followed.
+HANDED_ON = {("preflight", "run_failed"), ("tts_baseline", "tts_bench_job")}
+
+
 @pytest.mark.parametrize("name", ROLES)
 def test_a_variable_has_the_name_of_its_role(name: str) -> None:
     assert all(variable.startswith(f"{name}_") for variable in defaults(name))
     internal = role(name) / "vars/main.yml"
     if internal.exists():
         assert all(variable.startswith(f"__{name}_") for variable in load(internal))
-    public = tuple(f"{other}_" for other in ROLES)
     for path in task_files(name):
         for task in tasks(path):
-            made = [*task.get("vars", {}), *task.get("ansible.builtin.set_fact", {})]
+            made = [*task.get("ansible.builtin.set_fact", {})]
             made += [task["register"]] if "register" in task else []
-            for variable in made:
-                own = variable.startswith(f"__{name}_") or variable == f"__{name}"
-                assert own or variable.startswith(public), f"{path}: {variable}"
+            other = str(task.get("ansible.builtin.include_role", {}).get("name", name))
+            for variable in [*made, *task.get("vars", {})]:
+                given = variable not in made and variable.startswith(f"{other}_")
+                own = f"{variable}_".startswith((f"{name}_", f"__{name}_"))
+                assert own or given or (name, variable) in HANDED_ON, f"{path}: {variable}"
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -131,6 +217,36 @@ def test_every_variable_is_used() -> None:
         for variable in defaults(name):
             uses = re.findall(rf"\b{variable}\b(?!:)", text)
             assert uses, f"{variable} is set and never read"
+
+
+def test_shared_variables_stand_in_the_inventory_once() -> None:
+    shared = load(GROUP_VARS / "all.yml")
+    assert all(variable.startswith("understudy_") for variable in shared)
+    rehearsal = load(ROOT / "inventory/rehearsal/group_vars/all.yml")
+    assert shared.keys() <= rehearsal.keys()
+    assert shared["understudy_primary"].keys() == rehearsal["understudy_primary"].keys()
+    lab = load(ROOT / "inventory/lab/group_vars/all.yml")
+    assert shared["understudy_primary"].keys() == lab["understudy_primary"].keys()
+    parts = ("tasks", "vars", "defaults", "templates")
+    files = [path for name in ROLES for part in parts for path in (role(name) / part).glob("*.*")]
+    playbooks = [path for path in (ROOT / "playbooks").rglob("*.*") if path.is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*files, *playbooks])
+    assert set(re.findall(r"\bunderstudy_[a-z_]+", text)) == shared.keys()
+
+
+@pytest.mark.parametrize("path", sorted(GROUP_VARS.glob("*.yml")), ids=lambda path: path.stem)
+def test_the_inventory_says_what_the_defaults_say(path: Path) -> None:
+    everything = {key: value for name in ROLES for key, value in defaults(name).items()}
+    for variable, value in load(path).items():
+        assert everything.get(variable, value) == value, variable
+
+
+def test_the_document_of_the_server_has_its_settings() -> None:
+    text = (ROOT / "docs/voice-server.md").read_text("utf-8").partition("## Config")[2]
+    first = re.findall(r"^\| (`[^|]*) \|", text.partition("## Under")[0], flags=re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(first))) == set(ServerConfig.__dataclass_fields__)
+    sent = load(role("tts_server") / "vars/main.yml")["__tts_server_config"]
+    assert set(sent) <= set(ServerConfig.__dataclass_fields__)
 
 
 def test_the_wheel_that_is_brought_is_the_one_that_is_built() -> None:
@@ -217,6 +333,20 @@ def test_no_task_hides_its_failure(path: Path) -> None:
     for task in tasks(path):
         assert "ignore_errors" not in task, task.get("name")
         assert "ansible.builtin.shell" not in task, task.get("name")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*WRAPPERS, *PLAYS, *(file for name in ROLES for file in task_files(name))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_name_of_a_task_is_an_imperative(path: Path) -> None:
+    for task in tasks(path):
+        if {"role", "import_playbook"} & set(task) and "name" not in task:
+            continue
+        name = task["name"]
+        assert name.split()[0] in VERBS.split(), name
+        assert name[-1] not in "?.!:", name
 
 
 def test_nothing_ends_a_window_early() -> None:
