@@ -85,7 +85,7 @@ class ActionModule(ActionBase):
                         lines, offset = self._new_lines(path, offset)  # its last words
                         self._show(lines, display)
                         return self._judge(job) | {"offset": offset}
-                    missed = 0 if self._lives(args["job"]) else missed + 1
+                    missed = 0 if self._is_alive(args["job"]) else missed + 1
                     if missed >= MISSED:
                         return {
                             "failed": True, "changed": False, "offset": offset,
@@ -123,10 +123,12 @@ class ActionModule(ActionBase):
                 continue  # a login banner, say
         return lines, offset + len(whole.encode())
 
-    def _lives(self, job):
+    def _is_alive(self, job):
         """Whether a process has the job's name in its command line; the brackets hide our own."""
         name = job.partition(".")[0]
-        command = f"pgrep -f -- {shlex.quote(f'[{name[0]}]{name[1:]}')} || true"
+        pattern = shlex.quote(f"[{name[0]}]{name[1:]}")
+        # Not pgrep: a bare Debian has none.
+        command = f"grep -ls -- {pattern} /proc/[0-9]*/cmdline || true"
         return bool(self._low_level_execute_command(command, sudoable=False)["stdout"].strip())
 
     def _ask(self, job, task_vars):

@@ -1,14 +1,13 @@
 """Begin, decide and end a failover or failback, and keep its record in ``reports/switches/``.
 
 Action only: an outage has no time for a process per step. The thinking is in
-``module_utils/understudy/switching.py``. Times count from the moment the command was typed.
+``understudy.failover.decide``. Times count from the moment the command was typed.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,6 +20,7 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 
 from ansible.module_utils.understudy import record  # noqa: E402
 
+from understudy.common import process  # noqa: E402
 from understudy.failover import decide  # noqa: E402
 
 DOCUMENTATION = r"""
@@ -66,13 +66,6 @@ options:
 """
 
 
-def began(pid: int) -> float:
-    """Return when a process was started, in Unix seconds."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    age = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
-
-
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
@@ -84,7 +77,7 @@ class ActionModule(ActionBase):
         return {"changed": False, **step(args, own, task_vars)}
 
     def _begin(self, args, _own, _task_vars):
-        reports, since = Path(args["reports_dir"]).resolve(), began(os.getppid())
+        reports, since = Path(args["reports_dir"]).resolve(), process.started_at(os.getppid())
         known = decide.evidence(str(reports), float(args.get("evidence_days", 45)))
         facts = {"began": since, "evidence": known, "dir": ""}
         if self._task.check_mode:
