@@ -72,7 +72,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = self._task.args
-        own = task_vars["hostvars"]["localhost"].get("switch_facts", {})
+        own = task_vars["hostvars"]["localhost"].get("tts_route_switch", {})
         step = {"begin": self._begin, "decide": self._decide, "end": self._end}[args["step"]]
         return {"changed": False, **step(args, own, task_vars)}
 
@@ -81,7 +81,7 @@ class ActionModule(ActionBase):
         known = decide.evidence(str(reports), float(args.get("evidence_days", 45)))
         facts = {"began": since, "evidence": known, "dir": ""}
         if self._task.check_mode:
-            return {"ansible_facts": {"switch_facts": facts}}
+            return {"switch": facts}
         run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%SZ")  # noqa: UP017
         path = reports / "switches" / run_id
         document = record.header(run_id, "switch", None) | {
@@ -94,8 +94,8 @@ class ActionModule(ActionBase):
             record.write(str(path / "switch.json"), document)
         except OSError as error:  # a full disk here must not keep the callers mute
             said = [f"control node: no record is kept: {error}"]
-            return {"ansible_facts": {"switch_facts": facts}, "warnings": said}
-        return {"ansible_facts": {"switch_facts": {**facts, "dir": str(path)}}}
+            return {"switch": facts, "warnings": said}
+        return {"switch": {**facts, "dir": str(path)}}
 
     def _decide(self, args, own, task_vars):
         clients = {
@@ -123,8 +123,7 @@ class ActionModule(ActionBase):
         self._record(
             own, {"to": decision["to"], "epoch": decision["epoch"], "primary": args["primary"]}
         )
-        facts = own | {"decision": decision}
-        return {"ansible_facts": {"switch_facts": facts}, "warnings": loud}
+        return {"switch": {**own, "decision": decision}, "warnings": loud}
 
     def _end(self, args, own, task_vars):
         if self._task.check_mode:
