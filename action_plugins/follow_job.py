@@ -14,35 +14,15 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-DOCUMENTATION = r"""
-module: follow_job
-short_description: Show a background job's progress and wait for its end
-options:
-  job:
-    description: The C(ansible_job_id) of a task that was started with C(poll: 0).
-    type: str
-    required: true
-  progress:
-    description: The progress file, on the same host; C(~) is the remote user's home.
-    type: str
-    required: true
-  until_phase:
-    description: Return as soon as a line of this phase was seen; the job goes on.
-    type: str
-  timeout_s:
-    description: Give up waiting after so many seconds.
-    type: float
-    default: 3600
-  for_s:
-    description: Return after so many seconds; the job goes on. V(0) waits for its end.
-    type: float
-    default: 0
-  offset:
-    description: Where in the progress file to go on, in bytes; the last call returned it.
-    type: int
-    default: 0
-"""
-
+#: What the module of this name documents.
+ARGUMENTS = {
+    "job": {"type": "str", "required": True},
+    "progress": {"type": "str", "required": True},
+    "until_phase": {"type": "str"},
+    "timeout_s": {"type": "float", "default": 3600},
+    "for_s": {"type": "float", "default": 0},
+    "offset": {"type": "int", "default": 0},
+}
 #: Seconds between two looks at the progress file, and between two at the job itself.
 LOOK_S, ASK_S = 1.0, 5.0
 #: So many times in a row a job without a result must be without a process to be gone.
@@ -55,16 +35,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _result, args = self.validate_argument_spec(
-            {
-                "job": {"type": "str", "required": True},
-                "progress": {"type": "str", "required": True},
-                "until_phase": {"type": "str"},
-                "timeout_s": {"type": "float", "default": 3600},
-                "for_s": {"type": "float", "default": 0},
-                "offset": {"type": "int", "default": 0},
-            }
-        )
+        _result, args = self.validate_argument_spec(ARGUMENTS)
         path = None
         display, began = Display(), time.monotonic()
         offset, asked, ended, missed = args["offset"], began, False, 0
@@ -85,7 +56,7 @@ class ActionModule(ActionBase):
                         lines, offset = self._new_lines(path, offset)  # its last words
                         self._show(lines, display)
                         return self._judge(job) | {"offset": offset}
-                    missed = 0 if self._lives(args["job"]) else missed + 1
+                    missed = 0 if self._is_alive(args["job"]) else missed + 1
                     if missed >= MISSED:
                         return {
                             "failed": True, "changed": False, "offset": offset,
@@ -123,10 +94,12 @@ class ActionModule(ActionBase):
                 continue  # a login banner, say
         return lines, offset + len(whole.encode())
 
-    def _lives(self, job):
+    def _is_alive(self, job):
         """Whether a process has the job's name in its command line; the brackets hide our own."""
         name = job.partition(".")[0]
-        command = f"pgrep -f -- {shlex.quote(f'[{name[0]}]{name[1:]}')} || true"
+        pattern = shlex.quote(f"[{name[0]}]{name[1:]}")
+        # Not pgrep: a bare Debian has none.
+        command = f"grep -ls -- {pattern} /proc/[0-9]*/cmdline || true"
         return bool(self._low_level_execute_command(command, sudoable=False)["stdout"].strip())
 
     def _ask(self, job, task_vars):

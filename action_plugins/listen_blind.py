@@ -13,40 +13,16 @@ import subprocess
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-DOCUMENTATION = r"""
-module: listen_blind
-short_description: Have a listener score a run blind
-options:
-  command:
-    description: How the project's Python half is called.
-    type: list
-    elements: str
-    required: true
-  run_dir:
-    description: The run that is listened to.
-    type: path
-    required: true
-  reference:
-    description: The voice reference that the run was made with.
-    type: path
-    required: true
-  address:
-    description: Where the page is served.
-    type: str
-    default: 127.0.0.1
-  port:
-    description: On which port; V(0) takes a free one.
-    type: int
-    default: 0
-  second_pass:
-    description: Listen once more, or go on with that.
-    type: bool
-    default: false
-  impostor:
-    description: Recordings of somebody else; empty for an altered voice of the primary.
-    type: str
-    default: ""
-"""
+#: What the module of this name documents.
+ARGUMENTS = {
+    "command": {"type": "list", "elements": "str", "required": True},
+    "run_dir": {"type": "path", "required": True},
+    "reference": {"type": "path", "required": True},
+    "address": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 0},
+    "second_pass": {"type": "bool", "default": False},
+    "impostor": {"type": "str", "default": ""},
+}
 
 
 class ActionModule(ActionBase):
@@ -55,17 +31,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        _result, args = self.validate_argument_spec(
-            {
-                "command": {"type": "list", "elements": "str", "required": True},
-                "run_dir": {"type": "path", "required": True},
-                "reference": {"type": "path", "required": True},
-                "address": {"type": "str", "default": "127.0.0.1"},
-                "port": {"type": "int", "default": 0},
-                "second_pass": {"type": "bool", "default": False},
-                "impostor": {"type": "str", "default": ""},
-            }
-        )
+        _result, args = self.validate_argument_spec(ARGUMENTS)
         argv = [
             *args["command"], "listen", args["run_dir"], "--reference", args["reference"],
             "--listen", args["address"], "--port", str(args["port"]),

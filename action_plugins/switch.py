@@ -1,14 +1,13 @@
 """Begin, decide and end a failover or failback, and keep its record in ``reports/switches/``.
 
 Action only: an outage has no time for a process per step. The thinking is in
-``module_utils/understudy/switching.py``. Times count from the moment the command was typed.
+``understudy.failover.decide``. Times count from the moment the command was typed.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,56 +20,21 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 
 from ansible.module_utils.understudy import record  # noqa: E402
 
+from understudy.common import process  # noqa: E402
 from understudy.failover import decide  # noqa: E402
 
-DOCUMENTATION = r"""
-module: switch
-short_description: Begin, decide and end a failover or failback
-description:
-  - What the roles C(tts_route) and C(tts_server) found and did is read from the facts that they
-    left on the hosts of the groups C(clients) and C(standby).
-options:
-  step:
-    description:
-      - V(begin) makes the record and says what is known of the standby's voice.
-      - V(decide) says who is to speak to whom, or refuses.
-      - V(end) finishes the record; fails if a client could not be switched and heard.
-    type: str
-    choices: [begin, decide, end]
-    required: true
-  command:
-    description: V(failover.yml) or V(failback.yml).
-    type: str
-    required: true
-  reports_dir:
-    description: Directory of all runs, for V(begin).
-    type: path
-  evidence_days:
-    description: A verdict older than so many days is stale, for V(begin).
-    type: float
-    default: 45
-  primary:
-    description: What C(tts_route) heard of the primary, and its C(url), for V(decide).
-    type: dict
-  to:
-    description: The standby that was asked for, for V(decide).
-    type: str
-  force:
-    description: Fail over although the primary speaks, for V(decide).
-    type: bool
-    default: false
-  heard_for_s:
-    description: How long what was heard through a client's URL stands, in seconds, for V(decide).
-    type: float
-    default: 0
-"""
-
-
-def began(pid: int) -> float:
-    """Return when a process was started, in Unix seconds."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    age = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
+#: What the module of this name documents.
+ARGUMENTS = {
+    "step": {"type": "str", "choices": ["begin", "decide", "end"], "required": True},
+    "command": {"type": "str", "required": True},
+    "reports_dir": {"type": "path"},
+    "evidence_days": {"type": "float", "default": 45},
+    "primary": {"type": "dict"},
+    "to": {"type": "str"},
+    "force": {"type": "bool", "default": False},
+    "heard_for_s": {"type": "float", "default": 0},
+}
+REQUIRED_IF = [("step", "begin", ["reports_dir"]), ("step", "decide", ["primary"])]
 
 
 class ActionModule(ActionBase):
@@ -78,17 +42,17 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        args = self._task.args
-        own = task_vars["hostvars"]["localhost"].get("switch_facts", {})
+        _result, args = self.validate_argument_spec(ARGUMENTS, required_if=REQUIRED_IF)
+        own = task_vars["hostvars"]["localhost"].get("tts_route_switch", {})
         step = {"begin": self._begin, "decide": self._decide, "end": self._end}[args["step"]]
         return {"changed": False, **step(args, own, task_vars)}
 
     def _begin(self, args, _own, _task_vars):
-        reports, since = Path(args["reports_dir"]).resolve(), began(os.getppid())
-        known = decide.evidence(str(reports), float(args.get("evidence_days", 45)))
+        reports, since = Path(args["reports_dir"]).resolve(), process.started_at(os.getppid())
+        known = decide.evidence(str(reports), args["evidence_days"])
         facts = {"began": since, "evidence": known, "dir": ""}
         if self._task.check_mode:
-            return {"ansible_facts": {"switch_facts": facts}}
+            return {"switch": facts}
         run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%SZ")  # noqa: UP017
         path = reports / "switches" / run_id
         document = record.header(run_id, "switch", None) | {
@@ -101,8 +65,8 @@ class ActionModule(ActionBase):
             record.write(str(path / "switch.json"), document)
         except OSError as error:  # a full disk here must not keep the callers mute
             said = [f"control node: no record is kept: {error}"]
-            return {"ansible_facts": {"switch_facts": facts}, "warnings": said}
-        return {"ansible_facts": {"switch_facts": {**facts, "dir": str(path)}}}
+            return {"switch": facts, "warnings": said}
+        return {"switch": {**facts, "dir": str(path)}}
 
     def _decide(self, args, own, task_vars):
         clients = {
@@ -116,8 +80,8 @@ class ActionModule(ActionBase):
         }
         try:
             decision = decide.decide(
-                args["command"], clients, standbys, args["primary"], args.get("to") or "",
-                bool(args.get("force")), float(args.get("heard_for_s", 0)),
+                args["command"], clients, standbys, args["primary"], args["to"] or "",
+                args["force"], args["heard_for_s"],
             )  # fmt: skip
         except decide.Refused as error:
             self._record(own, {"status": "failed", "error": str(error), "primary": args["primary"]})
@@ -130,8 +94,7 @@ class ActionModule(ActionBase):
         self._record(
             own, {"to": decision["to"], "epoch": decision["epoch"], "primary": args["primary"]}
         )
-        facts = own | {"decision": decision}
-        return {"ansible_facts": {"switch_facts": facts}, "warnings": loud}
+        return {"switch": {**own, "decision": decision}, "warnings": loud}
 
     def _end(self, args, own, task_vars):
         if self._task.check_mode:

@@ -14,29 +14,13 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-DOCUMENTATION = r"""
-module: tts_probe
-short_description: Make a voice server speak, once or for a while
-options:
-  config:
-    description:
-      - What C(understudy probe) takes, C(host), C(url), C(synthesis_path), C(health_path),
-        C(token_file), C(reference_audio), C(tuning), C(timeout_s).
-    type: dict
-    required: true
-  connect_s:
-    description: After so many seconds without a connection, name lookup included, nobody is there.
-    type: float
-    default: 1.5
-  times:
-    description: How often it must speak; the first time that it does not ends it.
-    type: int
-    default: 1
-  hold_down_s:
-    description: Over how many seconds the times are spread.
-    type: float
-    default: 0
-"""
+#: What the module of this name documents.
+ARGUMENTS = {
+    "config": {"type": "dict", "required": True},
+    "connect_s": {"type": "float", "default": 1.5},
+    "times": {"type": "int", "default": 1},
+    "hold_down_s": {"type": "float", "default": 0},
+}
 
 
 class ActionModule(ActionBase):
@@ -44,14 +28,14 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        args = self._task.args
-        config, times = args["config"], int(args.get("times", 1))
-        pause = float(args.get("hold_down_s", 0)) / max(times - 1, 1)
+        _result, args = self.validate_argument_spec(ARGUMENTS)
+        config, times = args["config"], args["times"]
+        pause = args["hold_down_s"] / max(times - 1, 1)
         began, spoke, found = time.monotonic(), 0, {}
         while spoke < times:
             if spoke:
                 time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
-            missing = self._missing(config["url"], float(args.get("connect_s", 1.5)))
+            missing = self._missing(config["url"], args["connect_s"])
             found = {"healthy": False, "seen": missing} if missing else self._heard(config)
             if not found["healthy"]:
                 break

@@ -9,25 +9,18 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-from pathlib import Path
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import merge_hash
 
-
-def began(pid: int) -> str:
-    """Return when a process was started, in clock ticks since the boot; empty for none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
+from understudy.common.process import start_of
 
 
 def me() -> dict:
     """Return who the play is, for a claim."""
     pid, node = os.getppid(), platform.node()
     return {
-        "id": f"{node}/{pid}/{began(pid)}",
+        "id": f"{node}/{pid}/{start_of(pid)}",
         "who": f"{getpass.getuser()}@{node}",
     }
 
@@ -36,7 +29,7 @@ def is_dead(claim: dict) -> bool:
     """Whether a claim is of this control node, and its play is gone."""
     node, _, rest = claim["id"].partition("/")
     pid, _, start = rest.partition("/")
-    return node == platform.node() and pid.isdigit() and began(int(pid)) != start
+    return node == platform.node() and pid.isdigit() and start_of(int(pid)) != start
 
 
 class ActionModule(ActionBase):

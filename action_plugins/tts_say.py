@@ -1,4 +1,4 @@
-"""The module `tts_say`, which asks from the client; the ear is here, on the control node."""
+"""The module `tts_say` asks from the client; the audio check runs on the control node."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from ansible.plugins.action import ActionBase
 
 # Here, since Ansible loads a plugin once, before it forks a worker for each host.
 try:
-    from understudy.audio.pcm import SAMPLE_RATE, pcm16_to_float, write_wav
+    from understudy.audio.pcm import SAMPLE_RATE, write_wav
     from understudy.audio.speech_check import check
     from understudy.serve.canary import fresh_sentence
+    from understudy.serve.client import is_text, samples_of
 except ImportError as error:
-    no_ear: ImportError | None = error
+    missing: ImportError | None = error
 else:
-    no_ear = None
+    missing = None
 
 
 class ActionModule(ActionBase):
@@ -24,16 +25,27 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        if no_ear:
+        if missing:
             raise AnsibleActionFail(
-                f"control node: {no_ear}. Next: make control, then . .venv/bin/activate"
+                f"control node: {missing}. Next: make control, then . .venv/bin/activate"
             )
         args = {"text": fresh_sentence(), **self._task.args}
         result = self._execute_module("tts_say", args, task_vars=task_vars)
-        pcm = result.pop("pcm", None)
-        if result.get("failed") or pcm is None:
+        if "body" not in result:
             return result
-        samples = pcm16_to_float(base64.b64decode(pcm))
+        body, headers = base64.b64decode(result.pop("body")), result.pop("headers")
+        try:
+            if is_text(headers, body):
+                kind = headers.get("content-type") or "text"
+                raise ValueError(f"{len(body)} bytes of {kind} where samples were expected")
+            samples = samples_of(headers, body)
+        except ValueError as error:
+            return {
+                "failed": True,
+                "changed": False,
+                "url": result["url"],
+                "msg": f"{result['url']}: {error}",
+            }
         heard = check(samples, SAMPLE_RATE, text=args["text"], loudness=False)
         if args.get("wav"):
             write_wav(args["wav"], samples)

@@ -120,7 +120,7 @@ RETURN = r"""
 window:
   description:
     - C(state) (V(none), V(held), V(ending)), C(lease), C(age_s), C(left_s), C(reason), C(alive),
-      C(keeper) and C(last), as C(module_utils/understudy/window.py) describes them.
+      C(keeper) and C(last), as C(module_utils/understudy/lease.py) describes them.
     - C(lingering) says whether services of the user run without a login.
   returned: always
   type: dict
@@ -147,10 +147,16 @@ import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.understudy import window as w
+from ansible.module_utils.understudy import keeper as keepers
+from ansible.module_utils.understudy import lease as leases
 
 #: How long a keeper may take to be there, in seconds.
 KEEPER_S = 20.0
+
+
+def lingering() -> bool:
+    """Return whether services of this user go on without a login."""
+    return os.path.exists(f"/var/lib/systemd/linger/{getpass.getuser()}")
 
 
 class Lease:
@@ -159,13 +165,13 @@ class Lease:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.p = module.params
-        self.window = w.Window(self.p["home"])
+        self.window = leases.Window(self.p["home"])
         if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
             os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
 
     def look(self) -> dict:
         found = self.window.look()
-        found["lingering"] = w.lingering()
+        found["lingering"] = lingering()
         found["user"] = getpass.getuser()
         return found
 
@@ -186,7 +192,7 @@ class Lease:
                     return seen or "no keeper appeared"
                 self._detach()
                 return ""
-            ended = w.run(self.p["keeper_command"]) if self.p["keeper_command"] else None
+            ended = keepers.run(self.p["keeper_command"]) if self.p["keeper_command"] else None
             if ended is not None and ended.returncode:
                 seen = ended.stdout.strip()[-500:]
                 if by_hand and not detached:
@@ -212,7 +218,7 @@ class Lease:
         seen = self.start_keeper(lease, by_hand=False)
         if seen:
             self.window.withdraw(lease["id"])
-            raise w.WindowError(
+            raise leases.WindowError(
                 f"no keeper watches the lease, so the LLM was not touched: {seen}. "
                 f"Next: {' '.join(p['keeper_command'])}"
             )
@@ -226,7 +232,7 @@ class Lease:
         if before is None or any(want and before.get(key) != want for key, want in meant.items()):
             return False
         if state != "settled":
-            self.window.release(self.p["holder"] or "an unnamed hand", before["id"])
+            self.window.release(self.p["holder"] or "unknown holder", before["id"])
         elif not self.window.over(before):
             return False
         while True:
@@ -235,7 +241,7 @@ class Lease:
                 return True
             self.start_keeper(there, by_hand=True)
             phase = self.window.keeper().get("phase") if self.window.kept(there) else None
-            if (state == "answered" and phase == w.ANSWERED) or time.monotonic() >= deadline:
+            if (state == "answered" and phase == leases.ANSWERED) or time.monotonic() >= deadline:
                 return True
             time.sleep(0.25)
 
@@ -290,17 +296,17 @@ def main() -> None:
                 changed = asked.end()
                 lease_id = lease_id or (before["id"] if before and changed else None)
         found = asked.look()
-    except (w.WindowError, OSError) as error:
-        module.fail_json(msg=str(error), held=isinstance(error, w.Held))
+    except (leases.WindowError, OSError) as error:
+        module.fail_json(msg=str(error), held=isinstance(error, leases.Held))
     records = [found["keeper"], found["last"]]
     report = next((row for row in records if lease_id and row.get("id") == lease_id), None)
     if not lease_id and module.params["run_id"] in (None, found["last"].get("run_id")):
         report = found["last"] or None
-    story, there = w.story(report), found["lease"]
+    story, there = leases.story(report), found["lease"]
     if there:
         said = f"{asked.window.held_by(there)}."
         if found["state"] == "ending" and found["keeper"].get("id") == there["id"]:
-            said += f" {w.story(found['keeper'])}"
+            said += f" {leases.story(found['keeper'])}"
     else:
         said = story if changed else "No window was open."
     module.exit_json(changed=changed, window=found, report=report, story=story, said=said)

@@ -9,8 +9,8 @@ short_description: Ask the voice server that a client is set to for a sentence
 description:
   - Reads the URL and the token where the client reads them, and asks from the client's own host,
     so that what is heard is what its callers hear.
-  - An action plugin of the same name makes up a fresh sentence and checks the audio on the control
-    node; this module alone returns the samples.
+  - An action plugin of the same name makes up a fresh sentence and checks the reply on the control
+    node; this module alone returns the reply as it came.
 options:
   file:
     description: The client's environment file; C(~) is the remote user's home.
@@ -102,11 +102,16 @@ from ansible.module_utils.understudy.route import RouteError, get
 
 TRY_S = 0.5
 MAX_BYTES = 16 * 1024 * 1024
+HINTS = {
+    401: ", the token that the client sends is not the server's",
+    403: ", the token that the client sends is not the server's",
+    404: ", the server lacks that path or voice",
+}
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class NoSpeech(Exception):
-    """Not even samples; `again` says whether waiting may help."""
+class NoReply(Exception):
+    """No reply with status 200; `again` says whether waiting may help."""
 
     def __init__(self, seen: str, *, again: bool) -> None:
         super().__init__(seen)
@@ -122,7 +127,7 @@ def read(path: str) -> str:
         raise RouteError("file", f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def settings(p: dict) -> tuple:
+def settings(p: dict) -> tuple[str, str | None]:
     """Return the URL and the token, as the client has them."""
     text = read(p["file"])
     url = get(text, p["key"])
@@ -134,8 +139,8 @@ def settings(p: dict) -> tuple:
     return url.rstrip("/"), token
 
 
-def ask(p: dict, url: str, token: str) -> bytes:
-    """Return the samples of one reply."""
+def ask(p: dict, url: str, token: str | None) -> tuple[bytes, dict]:
+    """Return the body of a reply with status 200, and its headers with names in lower case."""
     body = {"text": p["text"], "reference_audio": p["reference_audio"], **p["tuning"]}
     headers = {"Content-Type": "application/json"}
     if token:
@@ -143,23 +148,13 @@ def ask(p: dict, url: str, token: str) -> bytes:
     request = urllib.request.Request(url + p["path"], json.dumps(body).encode(), headers)
     try:
         with OPENER.open(request, timeout=p["timeout_s"]) as reply:
-            pcm, kind = reply.read(MAX_BYTES), reply.headers.get("Content-Type", "")
-            rate = reply.headers.get("X-Sample-Rate", "24000")
+            return reply.read(MAX_BYTES), {k.lower(): v for k, v in reply.headers.items()}
     except urllib.error.HTTPError as error:
-        said = " ".join(error.read(500).decode(errors="replace").split())[:200]
-        hint = {401: ", the token that the client sends is not the server's",
-                403: ", the token that the client sends is not the server's",
-                404: ", the server lacks that path or voice"}.get(error.code, "")  # fmt: skip
-        raise NoSpeech(f"status {error.code}{hint}: {said}", again=error.code == 503) from error
+        seen = " ".join(error.read(500).decode(errors="replace").split())[:200]
+        hint = HINTS.get(error.code, "")
+        raise NoReply(f"status {error.code}{hint}: {seen}", again=error.code == 503) from error
     except (OSError, http.client.HTTPException) as error:
-        raise NoSpeech(f"{getattr(error, 'reason', None) or error}", again=True) from error
-    if kind.startswith(("text/", "application/json")) or len(pcm) % 2 or not pcm:
-        raise NoSpeech(
-            f"{len(pcm)} bytes of {kind or 'something'} where samples were expected", again=False
-        )
-    if rate != "24000":
-        raise NoSpeech(f"a sample rate of {rate} where 24000 was expected", again=False)
-    return pcm
+        raise NoReply(f"{getattr(error, 'reason', None) or error}", again=True) from error
 
 
 def main() -> None:
@@ -187,17 +182,21 @@ def main() -> None:
         while True:
             began = time.monotonic()
             try:
-                pcm = ask(p, url, token)
-            except NoSpeech as error:
+                body, headers = ask(p, url, token)
+            except NoReply as error:
                 if not error.again or time.monotonic() >= deadline:
                     raise
                 time.sleep(TRY_S)
             else:
                 break
-    except (RouteError, NoSpeech) as error:
+    except (RouteError, NoReply) as error:
         module.fail_json(msg=f"{url}: {error}" if url else str(error), url=url)
     module.exit_json(
-        changed=False, url=url, wall_s=time.monotonic() - began, pcm=base64.b64encode(pcm).decode()
+        changed=False,
+        url=url,
+        wall_s=time.monotonic() - began,
+        headers=headers,
+        body=base64.b64encode(body).decode(),
     )
 
 

@@ -10,16 +10,12 @@ import fcntl
 import json
 import os
 import tempfile
-from datetime import datetime, timezone
 from typing import Any
+
+from .clock import utc_now
 
 SCHEMA_VERSION = 1
 FINAL = ("ok", "failed", "skipped")
-
-
-def utc_now() -> str:
-    """Return the time as every file has it: ISO 8601 in UTC with a Z."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

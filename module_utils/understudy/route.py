@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import record
+from . import clock, record
 from .command import CommandError, run
 
 STATE, LOCK, CLAIM = "route.json", "lock", "claim.json"
@@ -215,7 +215,7 @@ class Route:
                 previous = {"target": known, "url": found}
             state = {
                 "schema_version": 1, "epoch": epoch, "target": target, "url": url,
-                "previous": previous, "by": holder["who"], "at": record.utc_now(),
+                "previous": previous, "by": holder["who"], "at": clock.utc_now(),
                 "finished": settled,
             }  # fmt: skip
             self._keep(STATE, state)

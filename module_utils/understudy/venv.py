@@ -19,7 +19,8 @@ import time
 import urllib.parse
 from typing import Any
 
-from .record import utc_now, write
+from .clock import utc_now
+from .record import write
 
 MARKER = "install.json"
 PACKAGE_MARKER = "understudy.sha256"

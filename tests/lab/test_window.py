@@ -159,9 +159,10 @@ def comes_back(what: str, since: float, within: float, played: Path | None = Non
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Install voice and keeper, unless they are there; the bench itself is another test's."""
-    keeper = (ROOT / "module_utils/understudy/window.py").read_text()
+    files = ["lease.py", "keeper.py", "window.py"]
+    keeper = "".join((ROOT / "module_utils/understudy" / name).read_text() for name in files)
     there = "test -x ~op/.local/share/understudy/current/bin/understudy"
-    if inside("titan", f"{there} && cat {HOME}/window.py || true") == keeper.strip():
+    if inside("titan", f"{there} && cd {HOME} && cat {' '.join(files)} || true") == keeper.strip():
         return
     reports = tmp_path_factory.mktemp("installed")
     played = Bench(reports, *DIES, play=BENCH).end(600)

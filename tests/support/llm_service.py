@@ -17,6 +17,8 @@ from loopback import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "module_utils/understudy"
+#: What the role brings to the LLM's host; the last one is the program.
+PROGRAM = ["clock.py", "llm.py", "lease.py", "keeper.py", "window.py"]
 RUN, HOLDER = "20261122-031500Z", "me@control"
 #: In the environment of everything that a test starts, so that it can be ended after it.
 MARK = "UNDERSTUDY_TEST"
@@ -184,12 +186,11 @@ class Service:
 def install(home: Path, **times: float) -> Path:
     """Bring the program to a host, as the role does; only its times are shorter."""
     home.mkdir(exist_ok=True)
-    shutil.copy(SOURCE / "llm.py", home)
-    head, main, tail = (SOURCE / "window.py").read_text().partition('if __name__ == "__main__":')
-    assert main
-    program = home / "window.py"
-    program.write_text(f"{head}globals().update({QUICK | times!r})\n\n{main}{tail}")
-    return program
+    for name in PROGRAM:
+        shutil.copy(SOURCE / name, home)
+    with (home / "keeper.py").open("a") as file:
+        file.write(f"\n\nglobals().update({QUICK | times!r})\n")
+    return home / "window.py"
 
 
 def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -17,15 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-
-def start_of(pid: int) -> str:
-    """Return when a process began (another may get its number later), or "" if it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    state, *fields = text.rpartition(")")[2].split()
-    return "" if state == "Z" else fields[18]
+from understudy.common.process import start_of
 
 
 def terminal_of(pid: int) -> int | None:

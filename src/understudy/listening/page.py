@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import os
 import secrets
 import signal
 import time
@@ -26,6 +25,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict
 
+from understudy.common.process import start_of
 from understudy.common.sockets import ListenError, is_loopback, listen
 from understudy.listening import unblind
 from understudy.listening.passes import Sitting
@@ -423,19 +423,9 @@ class _Server(uvicorn.Server):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            orphaned = self._owner is not None and not _lives(self._owner)
+            orphaned = self._owner is not None and not start_of(self._owner)
             if orphaned or (self._finished() and self._page.seat.left):
                 self.should_exit = True
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def run(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -167,17 +167,17 @@ class Server:
         began = time.perf_counter()
         with self._reply("POST", self.speech_url, trying, json=request) as (reply, body, first):
             wall = time.perf_counter() - began
-            kind = reply.headers.get("content-type", "")
-            if kind.startswith(_TEXT_TYPES) or _is_html(kind, body) or _is_text(body):
+            if is_text(reply.headers, body):
                 raise self._error(self.speech_url, trying, reply, body)
-            rate = self._header(reply, "X-Sample-Rate", SAMPLE_RATE)
-            self._header(reply, "X-Channels", 1)
-            wrong = _not_pcm(body)
-            if wrong:
-                raise VoiceServerError(self.speech_url, trying, wrong, status=reply.status_code)
+            try:
+                samples = samples_of(reply.headers, body)
+            except ValueError as error:
+                seen = self._redact(str(error))
+                status = reply.status_code
+                raise VoiceServerError(self.speech_url, trying, seen, status=status) from error
             return Spoken(
-                samples=pcm16_to_float(body),
-                rate=rate,
+                samples=samples,
+                rate=SAMPLE_RATE,
                 wall_s=wall,
                 ttfb_s=first - began,
                 headers=dict(reply.headers),
@@ -222,20 +222,6 @@ class Server:
             raise self._error(url, trying, reply, bytes(body))
         yield reply, bytes(body), first or time.perf_counter()
 
-    def _header(self, reply: httpx.Response, name: str, expected: int) -> int:
-        """Return a header's number, which must be the expected one; absent is taken as that.
-
-        Raises:
-            VoiceServerError: it is something else.
-        """
-        value = reply.headers.get(name, str(expected))
-        if value.strip() != str(expected):
-            seen = self._redact(f"{name} is {value!r}, expected {expected}")
-            raise VoiceServerError(
-                str(reply.url), "asking for speech", seen, status=reply.status_code
-            )
-        return expected
-
     def _error(self, url: str, trying: str, reply: httpx.Response, body: bytes) -> VoiceServerError:
         """Return the error for a reply that is not what was asked for."""
         kind = reply.headers.get("content-type", "no content type")
@@ -256,10 +242,31 @@ def _is_html(content_type: str, body: bytes) -> bool:
     return "html" in content_type or head.startswith((b"<!doctype html", b"<html"))
 
 
-def _is_text(body: bytes) -> bool:
+def is_text(headers: Mapping[str, str], body: bytes) -> bool:
     """Return whether a reply is text: PCM of more than a few samples never looks like it."""
-    head = body[:SHOWN_CHARACTERS]
-    return len(head) >= 16 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    kind, head = headers.get("content-type", ""), body[:SHOWN_CHARACTERS]
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    return kind.startswith(_TEXT_TYPES) or _is_html(kind, body) or (len(head) >= 16 and printable)
+
+
+def samples_of(headers: Mapping[str, str], body: bytes) -> Samples:
+    """Return the samples of a reply with status 200, float32 [N] at `SAMPLE_RATE`.
+
+    Args:
+        headers: with names in lower case; one that is absent is taken as what is expected.
+        body: 16-bit PCM, mono.
+
+    Raises:
+        ValueError: it is something else; the message says what.
+    """
+    for name, expected in (("X-Sample-Rate", SAMPLE_RATE), ("X-Channels", 1)):
+        value = headers.get(name.lower(), str(expected))
+        if value.strip() != str(expected):
+            raise ValueError(f"{name} is {value!r}, expected {expected}")
+    wrong = _not_pcm(body)
+    if wrong:
+        raise ValueError(wrong)
+    return pcm16_to_float(body)
 
 
 def _not_pcm(body: bytes) -> str | None:

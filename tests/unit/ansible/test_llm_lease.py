@@ -21,8 +21,9 @@ import pytest
 import yaml
 from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.testing import patch_module_args
-from ansible.module_utils.understudy import window as w
-from llm_service import HOLDER, MARK, QUICK, RUN, Service, end_all, events, install, until
+from ansible.module_utils.understudy import keeper as keeper_module
+from ansible.module_utils.understudy import lease as leases
+from llm_service import HOLDER, MARK, PROGRAM, QUICK, RUN, Service, end_all, events, install, until
 from loopback import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,7 +42,7 @@ def load(path: str) -> ModuleType:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name, value in QUICK.items():
-        monkeypatch.setattr(w, name, value)
+        monkeypatch.setattr(keeper_module, name, value)
     monkeypatch.setenv(MARK, str(tmp_path))
     yield
     end_all(str(tmp_path))
@@ -60,8 +61,8 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def window(home: Path) -> w.Window:
-    return w.Window(str(home))
+def window(home: Path) -> leases.Window:
+    return leases.Window(str(home))
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_armed_where_there_is_a_window(call: Call, home: Path, service: Service)
     again = call("armed", **armed(service, holder="you@elsewhere"))
     assert (again["failed"], again["held"]) == (True, True)
     assert again["msg"].startswith(f"{HOLDER} has the LLM's window for run {RUN}, opened ")
-    assert w.Window(str(home)).lease() == lease
+    assert leases.Window(str(home)).lease() == lease
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_without_a_keeper_nothing_is_armed(
     assert result["msg"].startswith("no keeper watches the lease, so the LLM was not touched: ")
     assert seen in result["msg"]
     assert result["msg"].endswith(f"Next: {' '.join(command)}")
-    assert sorted(left(home)) == ["llm.py", "lock", "window.py"]
+    assert sorted(left(home)) == sorted([*PROGRAM, "lock"])
     assert service.log == []
 
 
@@ -192,16 +193,16 @@ def test_a_directory_that_cannot_be_written(call: Call, service: Service, tmp_pa
 
 def test_renewed_gives_the_lease_its_time_again(call: Call, home: Path, service: Service) -> None:
     lease = call("armed", **armed(service))["window"]["lease"]
-    before = w.Window(str(home)).deadline(lease)[0]
+    before = leases.Window(str(home)).deadline(lease)[0]
     result = call("renewed", lease=lease["id"])
     assert result["changed"] is False
     assert (result["window"]["state"], result["window"]["alive"]) == ("held", True)
-    assert w.Window(str(home)).deadline(lease)[0] > before
+    assert leases.Window(str(home)).deadline(lease)[0] > before
     assert events(result["report"]) == ["keeper"]
 
 
 def test_renewed_starts_a_keeper_that_died(
-    call: Call, home: Path, window: w.Window, service: Service
+    call: Call, home: Path, window: leases.Window, service: Service
 ) -> None:
     lease = call("armed", **armed(service))["window"]["lease"]
     kill(home)
@@ -212,7 +213,7 @@ def test_renewed_starts_a_keeper_that_died(
 
 
 def test_renewed_starts_a_keeper_by_hand_where_its_service_cannot(
-    call: Call, home: Path, window: w.Window, service: Service, impatient: None
+    call: Call, home: Path, window: leases.Window, service: Service, impatient: None
 ) -> None:
     lease = window.arm(RUN, HOLDER, 60, service.described())
     result = call("renewed", lease=lease["id"], keeper_command=["sh", "-c", "echo no; exit 1"])
@@ -285,7 +286,7 @@ def test_the_window_of_another_is_left_alone(
 
 @pytest.mark.parametrize(("state", "command"), [("answered", ["false"]), ("closed", [])])
 def test_without_a_service_manager_the_keeper_is_started_by_hand(
-    call: Call, home: Path, window: w.Window, service: Service, impatient: None, state: str,
+    call: Call, home: Path, window: leases.Window, service: Service, impatient: None, state: str,
     command: list[str],
 ) -> None:  # fmt: skip
     lease = window.arm(RUN, HOLDER, 60, service.described())
@@ -299,7 +300,7 @@ def test_without_a_service_manager_the_keeper_is_started_by_hand(
 
 
 def test_an_llm_that_does_not_answer_is_told(
-    call: Call, window: w.Window, service: Service
+    call: Call, window: leases.Window, service: Service
 ) -> None:
     service.set("silent")
     words = service.described(ready_timeout_s=0.1)
@@ -327,7 +328,7 @@ def test_settled_leaves_a_window_that_is_held(call: Call, home: Path, service: S
 
 @pytest.mark.parametrize("end", ["expired", "rebooted"])
 def test_settled_finishes_a_window_that_has_ended(
-    call: Call, home: Path, window: w.Window, service: Service, end: str
+    call: Call, home: Path, window: leases.Window, service: Service, end: str
 ) -> None:
     lease = window.arm(RUN, HOLDER, 0.05 if end == "expired" else 60, service.described())
     if end == "rebooted":
@@ -365,7 +366,7 @@ def test_looking(call: Call, home: Path, service: Service) -> None:
 
 @pytest.mark.parametrize("open_", [True, False])
 def test_in_check_mode_it_only_looks(
-    call: Call, home: Path, window: w.Window, service: Service, open_: bool
+    call: Call, home: Path, window: leases.Window, service: Service, open_: bool
 ) -> None:
     lease = window.arm(RUN, HOLDER, 60, service.described()) if open_ else {"id": "5"}
     before = left(home)
@@ -391,7 +392,7 @@ def test_a_lease_that_cannot_be_read(call: Call, home: Path, service: Service) -
 
 @pytest.mark.parametrize("damage", ["{", "[1]", '{"phase": "closed"}', '{"id": 7, "events": 7}'])
 def test_a_last_record_that_is_damaged(
-    call: Call, home: Path, window: w.Window, service: Service, damage: str
+    call: Call, home: Path, window: leases.Window, service: Service, damage: str
 ) -> None:
     (home / "last.json").write_text(damage)
     assert call("closed")["said"] == "No window was open."
@@ -503,7 +504,7 @@ def as_shown(report: dict[str, Any]) -> list[str]:
 
 
 def test_every_event_is_shown_once_and_when_it_comes(
-    act: Act, window: w.Window, service: Service
+    act: Act, window: leases.Window, service: Service
 ) -> None:
     service.set("fail_starts", "5")
     lease = act(state="armed", **armed(service))["window"]["lease"]
@@ -519,7 +520,7 @@ def test_every_event_is_shown_once_and_when_it_comes(
 
 
 def test_after_its_time_it_tells_what_was_seen(
-    act: Act, window: w.Window, service: Service
+    act: Act, window: leases.Window, service: Service
 ) -> None:
     service.set("silent")
     act(state="armed", **armed(service))
@@ -533,7 +534,7 @@ def test_after_its_time_it_tells_what_was_seen(
 
 
 def test_settled_does_not_wait_for_an_llm_that_is_silent(
-    act: Act, window: w.Window, service: Service
+    act: Act, window: leases.Window, service: Service
 ) -> None:
     service.set("silent")
     act(state="armed", **armed(service, service=service.described(ready_timeout_s=0.1)))
@@ -598,7 +599,7 @@ def test_what_the_module_refuses_is_not_tried_again(act: Act, service: Service) 
         assert len(act.asked) == 1
 
 
-def test_in_a_play(home: Path, window: w.Window, service: Service, tmp_path: Path) -> None:
+def test_in_a_play(home: Path, window: leases.Window, service: Service, tmp_path: Path) -> None:
     """Over real connections: one that works, and one to a port on which nobody listens."""
     hosts = {
         "titan": {"ansible_connection": "local"},

@@ -19,6 +19,7 @@ from understudy.serve.config import ServerConfig
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
+ACTIONS = sorted(path.stem for path in (ROOT / "action_plugins").glob("*.py"))
 LOCKS = [path for path in sorted((ROOT / "files/locks").glob("*.txt"))
          if not path.stem.endswith(("-overrides", "-excludes"))]  # fmt: skip
 GROUP_VARS = ROOT / "inventory/group_vars"
@@ -363,15 +364,23 @@ class Caught(Exception):
     """Carries what a module declared."""
 
 
-@pytest.fixture
-def declared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module of library/, and what it gives to AnsibleModule."""
-    path = ROOT / "library" / f"{request.param}.py"
-    spec = importlib.util.spec_from_file_location(f"library_{request.param}", path)
+def loaded(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def declared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of library/, and what it gives to AnsibleModule, or its action plugin accepts."""
+    module = loaded(f"library/{request.param}")
+    if not hasattr(module, "main"):
+        action = loaded(f"action_plugins/{request.param}")
+        checks = action.ActionModule._supports_check_mode
+        return module, {"argument_spec": action.ARGUMENTS, "supports_check_mode": checks}
 
     def catch(**declaration: Any) -> None:
         raise Caught(declaration)
@@ -389,8 +398,9 @@ def test_module_documents_what_it_takes(declared: Any, request: pytest.FixtureRe
     documentation = yaml.safe_load(module.DOCUMENTATION)
     assert documentation["module"] == name
     assert documentation["short_description"]
-    assert documentation["attributes"]["check_mode"]["support"] == "full"
-    assert declaration["supports_check_mode"] is True
+    checks = declaration["supports_check_mode"]
+    assert checks or name == "listen_blind"
+    assert documentation["attributes"]["check_mode"]["support"] == ("full" if checks else "none")
     documented = documentation["options"]
     taken = declaration["argument_spec"]
     assert set(documented) == set(taken)
@@ -416,6 +426,15 @@ def test_module_examples_and_return_values(declared: Any, request: pytest.Fixtur
         assert {option for option, row in taken.items() if row.get("required")} <= given
     for value, said in yaml.safe_load(module.RETURN).items():
         assert {"description", "returned", "type"} <= set(said), value
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_action_has_a_module_that_documents_it(name: str) -> None:
+    assert name in MODULES
+    action, module = (loaded(f"{folder}/{name}") for folder in ("action_plugins", "library"))
+    # Its arguments are validated once, by the module or by the action.
+    assert hasattr(action, "ARGUMENTS") != hasattr(module, "main")
+    assert not hasattr(action, "DOCUMENTATION")
 
 
 # --- locks -----------------------------------------------------------------------------------

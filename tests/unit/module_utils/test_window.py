@@ -22,10 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.understudy import window as w
+from ansible.module_utils.understudy import clock
+from ansible.module_utils.understudy import keeper as keeper_module
+from ansible.module_utils.understudy import lease as leases
+from ansible.module_utils.understudy import window as window_module
+from ansible.module_utils.understudy.keeper import INSIDE, PAUSING, leased_processes
+from ansible.module_utils.understudy.lease import Window
 from llm_service import (
     HOLDER,
     MARK,
+    PROGRAM,
     QUICK,
     ROOT,
     RUN,
@@ -43,8 +49,8 @@ from llm_service import (
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Short times, and an end of everything that a test started."""
     for name, value in QUICK.items():
-        assert hasattr(w, name)
-        monkeypatch.setattr(w, name, value)
+        assert hasattr(keeper_module, name)
+        monkeypatch.setattr(keeper_module, name, value)
     monkeypatch.setenv(MARK, str(tmp_path))
     yield
     end_all(str(tmp_path))
@@ -56,8 +62,8 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def window(home: Path) -> w.Window:
-    return w.Window(str(home))
+def window(home: Path) -> Window:
+    return Window(str(home))
 
 
 @pytest.fixture
@@ -69,13 +75,13 @@ Keep = Callable[[], "Future[int]"]
 
 
 @pytest.fixture
-def keep(window: w.Window, quick: None) -> Iterator[Keep]:
+def keep(window: Window, quick: None) -> Iterator[Keep]:
     """Start a keeper in a thread; it gives up when the test is over."""
     keepers: list[Future[int]] = []
     with ThreadPoolExecutor() as pool:
 
         def start() -> Future[int]:
-            keepers.append(pool.submit(w.keep, window))
+            keepers.append(pool.submit(keeper_module.keep, window))
             return keepers[-1]
 
         yield start
@@ -83,11 +89,11 @@ def keep(window: w.Window, quick: None) -> Iterator[Keep]:
     assert all(keeper.done() for keeper in keepers)
 
 
-def arm(window: w.Window, service: Service | None, ttl_s: float = 60, **changes: Any) -> Any:
+def arm(window: Window, service: Service | None, ttl_s: float = 60, **changes: Any) -> Any:
     return window.arm(RUN, HOLDER, ttl_s, service.described(**changes) if service else {})
 
 
-def watched(window: w.Window) -> None:
+def watched(window: Window) -> None:
     until(lambda: window.look()["alive"])
 
 
@@ -113,34 +119,34 @@ def change(home: Path, name: str, **changes: Any) -> None:
 # Arming
 
 
-def test_a_lease_says_who_has_the_window(window: w.Window, service: Service) -> None:
-    before = w.boottime()
+def test_a_lease_says_who_has_the_window(window: Window, service: Service) -> None:
+    before = clock.boottime()
     lease = arm(window, service, 60)
     assert (lease["run_id"], lease["holder"], lease["ttl_s"]) == (RUN, HOLDER, 60)
     assert lease["service"] == service.described()
     assert window.lease() == lease
     found = window.look()
     assert (found["state"], found["alive"], found["reason"]) == ("held", False, None)
-    assert 0 <= found["age_s"] <= w.boottime() - before
+    assert 0 <= found["age_s"] <= clock.boottime() - before
     assert 59 < found["left_s"] <= 60
     assert (found["keeper"], found["last"]) == ({}, {})
 
 
-def test_no_window(window: w.Window, home: Path) -> None:
+def test_no_window(window: Window, home: Path) -> None:
     found = window.look()
     assert (found["state"], found["lease"], found["alive"]) == ("none", None, False)
     assert window.release("someone") is False
     window.withdraw("any")
-    assert w.keep(window) == 0
+    assert keeper_module.keep(window) == 0
     assert not (home / "keeper.json").exists()
 
 
 def test_who_is_refused_reads_who_has_it_for_which_run_and_how_long(
-    window: w.Window, home: Path
+    window: Window, home: Path
 ) -> None:
     lease = arm(window, None, 3600)
     change(home, "lease.json", opened=lease["opened"] - 12 * 60)
-    with pytest.raises(w.Held) as raised:
+    with pytest.raises(leases.Held) as raised:
         window.arm("another run", "you@elsewhere", 60, {})
     assert str(raised.value) == (
         f"{HOLDER} has the LLM's window for run {RUN}, opened 12 min ago ({lease['opened_at']})"
@@ -148,32 +154,32 @@ def test_who_is_refused_reads_who_has_it_for_which_run_and_how_long(
     assert window.lease()["id"] == lease["id"]
 
 
-def test_a_window_that_has_ended_is_held_until_it_is_closed(window: w.Window) -> None:
+def test_a_window_that_has_ended_is_held_until_it_is_closed(window: Window) -> None:
     arm(window, None)
     window.release("a hand")
-    with pytest.raises(w.Held, match=r"; it has ended and the LLM is being brought back"):
+    with pytest.raises(leases.Held, match=r"; it has ended and the LLM is being brought back"):
         arm(window, None)
 
 
-def test_a_lease_of_another_boot_has_no_age(window: w.Window, home: Path) -> None:
+def test_a_lease_of_another_boot_has_no_age(window: Window, home: Path) -> None:
     arm(window, None)
     change(home, "lease.json", boot="another")
-    with pytest.raises(w.Held, match=r"opened before the last boot .* it has ended"):
+    with pytest.raises(leases.Held, match=r"opened before the last boot .* it has ended"):
         arm(window, None)
     assert (window.look()["age_s"], window.look()["left_s"]) == (None, 0.0)
 
 
 RACER = """
 import os, sys, time
-from understudy import window as w
+from understudy import lease as leases
 home, name, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 open(f"{home}/ready-{name}", "w").close()
 while not os.path.exists(f"{home}/go"):
     time.sleep(0.0005)
 for number in range(rounds):
     try:
-        lease = w.Window(f"{home}/{number}").arm("run", name, 60, {})
-    except w.Held:
+        lease = leases.Window(f"{home}/{number}").arm("run", name, 60, {})
+    except leases.Held:
         continue
     print(number, lease["id"], flush=True)
 """
@@ -196,10 +202,10 @@ def test_of_processes_that_arm_at_once_one_has_it(tmp_path: Path) -> None:
     ]
     had = dict(row for row in won if row)
     assert sum(bool(row) for row in won) == rounds
-    assert had == {str(n): w.Window(str(tmp_path / str(n))).lease()["id"] for n in range(rounds)}
+    assert had == {str(n): Window(str(tmp_path / str(n))).lease()["id"] for n in range(rounds)}
 
 
-def test_withdrawn_before_anything_was_done(window: w.Window, home: Path) -> None:
+def test_withdrawn_before_anything_was_done(window: Window, home: Path) -> None:
     lease = arm(window, None)
     window.withdraw("another")
     assert window.lease() == lease
@@ -213,7 +219,7 @@ def test_withdrawn_before_anything_was_done(window: w.Window, home: Path) -> Non
 
 
 def test_renewing_gives_the_lease_its_whole_time_again(
-    window: w.Window, service: Service, keep: Keep
+    window: Window, service: Service, keep: Keep
 ) -> None:
     service.do("start")
     lease = arm(window, service, 0.8)
@@ -236,19 +242,19 @@ def test_renewing_gives_the_lease_its_whole_time_again(
     ],
 )
 def test_a_lease_that_has_ended_is_not_renewed(
-    window: w.Window, end: Callable[[w.Window], Any], seen: str
+    window: Window, end: Callable[[Window], Any], seen: str
 ) -> None:
     lease = arm(window, None, 0.3)
     end(window)
     for _ in range(2):
-        with pytest.raises(w.WindowError, match=seen):
+        with pytest.raises(leases.WindowError, match=seen):
             window.renew(lease["id"])
 
 
-def test_the_lease_of_another_is_not_renewed(window: w.Window) -> None:
+def test_the_lease_of_another_is_not_renewed(window: Window) -> None:
     lease = arm(window, None, 60)
     before = window.deadline(lease)
-    with pytest.raises(w.WindowError, match=f"is gone; {HOLDER} has the LLM's window for run"):
+    with pytest.raises(leases.WindowError, match=f"is gone; {HOLDER} has the LLM's window for run"):
         window.renew("0" * 32)
     assert window.deadline(lease) == before
 
@@ -261,7 +267,7 @@ def test_the_lease_of_another_is_not_renewed(window: w.Window) -> None:
     ],
 )
 def test_renewing_after_the_end_says_what_ended_it_when_and_by_whom(
-    window: w.Window, service: Service, keep: Keep, ttl_s: float, by: str | None, seen: str
+    window: Window, service: Service, keep: Keep, ttl_s: float, by: str | None, seen: str
 ) -> None:
     service.do("start")
     lease = arm(window, service, ttl_s)
@@ -269,24 +275,26 @@ def test_renewing_after_the_end_says_what_ended_it_when_and_by_whom(
     if by:
         window.release(by)
     assert keeper.result(10) == 0
-    with pytest.raises(w.WindowError, match=f"is gone: {seen}{window.last()['over_at']}$"):
+    with pytest.raises(leases.WindowError, match=f"is gone: {seen}{window.last()['over_at']}$"):
         window.renew(lease["id"])
     arm(window, service)
-    with pytest.raises(w.WindowError, match=f"is gone: {seen}.*; {HOLDER} has the LLM's window"):
+    with pytest.raises(
+        leases.WindowError, match=f"is gone: {seen}.*; {HOLDER} has the LLM's window"
+    ):
         window.renew(lease["id"])
 
 
 def test_a_renewal_at_the_last_moment_counts_for_the_keeper_too(
-    window: w.Window, service: Service, keep: Keep
+    window: Window, service: Service, keep: Keep
 ) -> None:
     service.do("start")
     lease = arm(window, service, 0.4)
     keeper = keep()
     watched(window)
-    with window._locked():  # as `renew` has it, while it looks and writes
+    with window.locked():  # as `renew` has it, while it looks and writes
         assert window.over(lease) is None
         time.sleep(0.4)
-        window._set_deadline(lease, w.boottime() + 60, "")
+        window._set_deadline(lease, clock.boottime() + 60, "")
     time.sleep(0.2)
     assert not keeper.done()
     assert window.keeper()["phase"] == "watching"
@@ -296,7 +304,7 @@ def test_a_renewal_at_the_last_moment_counts_for_the_keeper_too(
 
 
 def test_a_lease_that_runs_out_brings_the_llm_back(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     lease = arm(window, service, 0.4)
     assert keep().result(10) == 0
@@ -314,7 +322,7 @@ def test_a_lease_that_runs_out_brings_the_llm_back(
     assert sorted(path.name for path in home.iterdir()) == ["keeping", "last.json", "lock"]
 
 
-def test_released_by_another_hand(window: w.Window, service: Service, keep: Keep) -> None:
+def test_released_by_another_hand(window: Window, service: Service, keep: Keep) -> None:
     lease = arm(window, service)
     keeper = keep()
     watched(window)
@@ -330,7 +338,7 @@ def test_released_by_another_hand(window: w.Window, service: Service, keep: Keep
 
 
 def test_released_after_it_ran_out_it_still_ran_out(
-    window: w.Window, service: Service, keep: Keep
+    window: Window, service: Service, keep: Keep
 ) -> None:
     service.do("start")
     arm(window, service, 0.1)
@@ -342,22 +350,22 @@ def test_released_after_it_ran_out_it_still_ran_out(
 
 
 def test_a_reboot_ends_the_window_at_once(
-    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arm(window, service)
     keeper = keep()
     watched(window)
-    monkeypatch.setattr(w, "boot_id", lambda: "another/1")
+    monkeypatch.setattr(clock, "boot_id", lambda: "another/1")
     assert not window.look()["alive"]
     assert keeper.result(10) == 0
     assert window.last()["reason"] == "rebooted"
     assert service.running
 
 
-def test_the_program_after_a_boot(window: w.Window, service: Service, home: Path) -> None:
+def test_the_program_after_a_boot(window: Window, service: Service, home: Path) -> None:
     arm(window, service)
-    assert w.boot_id() == w.boot_id()
-    change(home, "lease.json", boot=f"{w.boot_id()}0", opened=1e9)
+    assert clock.boot_id() == clock.boot_id()
+    change(home, "lease.json", boot=f"{clock.boot_id()}0", opened=1e9)
     keeper = program(home, "keep")
     output, errors = keeper.communicate(timeout=10)
     assert (keeper.returncode, errors) == (0, "")
@@ -366,14 +374,14 @@ def test_the_program_after_a_boot(window: w.Window, service: Service, home: Path
 
 
 def test_a_boot_after_the_llm_answered_begins_anew(
-    window: w.Window, service: Service, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = arm(window, service)
-    keeper = w.Keeper(window, lease, io.StringIO())
+    keeper = keeper_module.Keeper(window, lease, io.StringIO())
     keeper._over("released")
-    keeper._phase(w.ANSWERED)
-    monkeypatch.setattr(w, "boot_id", lambda: "another/1")
-    again = w.Keeper(window, lease, io.StringIO())
+    keeper._phase(leases.ANSWERED)
+    monkeypatch.setattr(clock, "boot_id", lambda: "another/1")
+    again = keeper_module.Keeper(window, lease, io.StringIO())
     assert window.keeper()["phase"] == "watching"  # nobody may take the LLM for answering
     assert again.run()
     assert window.last()["reason"] == "released"
@@ -381,7 +389,7 @@ def test_a_boot_after_the_llm_answered_begins_anew(
 
 
 def test_a_keeper_that_was_killed_goes_on_where_it_was(
-    window: w.Window, service: Service, home: Path
+    window: Window, service: Service, home: Path
 ) -> None:
     lease = arm(window, service, 1.2)
     deadline = (home / "deadline").read_bytes()
@@ -404,7 +412,7 @@ def test_a_keeper_that_was_killed_goes_on_where_it_was(
     assert pids == [str(first.pid), str(second.pid)]
 
 
-def test_killed_while_it_starts_the_llm(window: w.Window, service: Service, home: Path) -> None:
+def test_killed_while_it_starts_the_llm(window: Window, service: Service, home: Path) -> None:
     service.set("silent")
     arm(window, service)
     window.release("ann@desk")
@@ -422,7 +430,7 @@ def test_killed_while_it_starts_the_llm(window: w.Window, service: Service, home
     assert len(service.starts) == 1
 
 
-def test_of_two_keepers_one_starts_the_llm(window: w.Window, service: Service, home: Path) -> None:
+def test_of_two_keepers_one_starts_the_llm(window: Window, service: Service, home: Path) -> None:
     arm(window, service, 0.5)
     keepers = [program(home, "keep") for _ in range(2)]
     assert [keeper.wait(10) for keeper in keepers] == [0, 0]
@@ -431,7 +439,7 @@ def test_of_two_keepers_one_starts_the_llm(window: w.Window, service: Service, h
     assert events(window.last()).count("keeper") == 1
 
 
-def test_a_keeper_that_waited_takes_over(window: w.Window, service: Service, home: Path) -> None:
+def test_a_keeper_that_waited_takes_over(window: Window, service: Service, home: Path) -> None:
     arm(window, service)
     first = program(home, "keep")
     watched(window)
@@ -447,7 +455,7 @@ def test_a_keeper_that_waited_takes_over(window: w.Window, service: Service, hom
 
 
 def test_kept_is_only_what_a_living_keeper_watches(
-    window: w.Window, service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = arm(window, service)
     assert not window.kept(lease)
@@ -458,7 +466,7 @@ def test_kept_is_only_what_a_living_keeper_watches(
     assert window.kept(lease)
     assert not window.kept(lease | {"id": "0" * 32})
     with monkeypatch.context() as patch:
-        patch.setattr(w, "boot_id", lambda: "another/1")
+        patch.setattr(clock, "boot_id", lambda: "another/1")
         assert not window.kept(lease)
     keeper.kill()
     keeper.communicate(timeout=10)
@@ -466,17 +474,17 @@ def test_kept_is_only_what_a_living_keeper_watches(
 
 
 def test_two_who_look_at_once_do_not_take_each_other_for_a_keeper(
-    window: w.Window, service: Service
+    window: Window, service: Service
 ) -> None:
     lease = arm(window, service)
-    w.Keeper(window, lease, io.StringIO())  # wrote its record and is gone
+    keeper_module.Keeper(window, lease, io.StringIO())  # wrote its record and is gone
     with ThreadPoolExecutor(4) as pool:
         looks = [pool.submit(lambda: [window.kept(lease) for _ in range(150)]) for _ in range(4)]
     assert not any(any(look.result()) for look in looks)
 
 
 def test_a_lease_removed_by_hand_makes_the_keeper_give_up(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     arm(window, service)
     keeper = keep()
@@ -492,7 +500,7 @@ def test_a_lease_removed_by_hand_makes_the_keeper_give_up(
 
 
 def test_removed_by_hand_while_the_llm_does_not_come_back(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     service.set("fail_starts", "1000")
     arm(window, service)
@@ -517,13 +525,13 @@ class Shifted(datetime):
 
 
 def test_a_clock_that_is_set_changes_nothing(
-    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = arm(window, service, 0.9)
     keeper = keep()
     watched(window)
     before, real = datetime.now().astimezone(), time.time
-    monkeypatch.setattr(w, "datetime", Shifted)
+    monkeypatch.setattr(clock, "datetime", Shifted)
     monkeypatch.setattr(time, "time", lambda: real() + Shifted.by.total_seconds())
     for hours in (1, -1):
         monkeypatch.setattr(Shifted, "by", timedelta(hours=hours))
@@ -531,7 +539,7 @@ def test_a_clock_that_is_set_changes_nothing(
         assert window.look()["state"] == "held"
         assert 0.15 < window.look()["age_s"] < 5
         assert window.renew(lease["id"]) == 0.9
-        renewed = w.boottime()
+        renewed = clock.boottime()
     assert keeper.result(10) == 0
     assert renewed + 0.85 < service.starts[0] < renewed + 3
     assert window.last()["reason"] == "expired"
@@ -544,16 +552,16 @@ def test_a_clock_that_is_set_changes_nothing(
 
 def inside(home: Path, mark: str, lease: dict[str, Any], *command: str) -> subprocess.Popen[str]:
     """Start a command inside a window, as the play does."""
-    name = {"inside": w.INSIDE, "pause": w.PAUSING}[mark]
+    name = {"inside": INSIDE, "pause": PAUSING}[mark]
     return program(home, "enter", "--lease", f"{name}={lease['id']}", "--", *command)
 
 
 def marked(lease: dict[str, Any], count: int, *marks: str) -> list[int]:
     """Wait for so many processes under a lease; returns their pids."""
-    wanted = [f"{mark}={lease['id']}".encode() for mark in marks or (w.INSIDE,)]
+    wanted = [f"{mark}={lease['id']}".encode() for mark in marks or (INSIDE,)]
 
     def there() -> list[int]:
-        pids = [pid for pid, _ in w.tenants(lease["id"], *(marks or (w.INSIDE,)))]
+        pids = [pid for pid, _ in leased_processes(lease["id"], *(marks or (INSIDE,)))]
         return [pid for pid in pids if any(row in environment(pid).split(b"\0") for row in wanted)]
 
     until(lambda: len(there()) == count)
@@ -561,7 +569,7 @@ def marked(lease: dict[str, Any], count: int, *marks: str) -> list[int]:
 
 
 def test_what_was_started_inside_is_ended_before_the_llm_is_started(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     lease = arm(window, service)
     keeper = keep()
@@ -571,10 +579,10 @@ def test_what_was_started_inside_is_ended_before_the_llm_is_started(
     outside = subprocess.Popen(["sleep", "63"])
     pids = marked(lease, 4)
     service.set("tenants", " ".join(map(str, pids)))
-    assert sorted(name for _, name in w.tenants(lease["id"], w.INSIDE)) == [
+    assert sorted(name for _, name in leased_processes(lease["id"], INSIDE)) == [
         "sh", "sh", "sleep", "sleep"
     ]  # fmt: skip
-    assert w.tenants(lease["id"], w.PAUSING) == w.tenants("0" * 32, w.INSIDE) == []
+    assert leased_processes(lease["id"], PAUSING) == leased_processes("0" * 32, INSIDE) == []
 
     window.release("ann@desk")
     assert keeper.result(10) == 0
@@ -589,7 +597,7 @@ def test_what_was_started_inside_is_ended_before_the_llm_is_started(
 
 
 def test_who_ignores_sigterm_is_killed(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     lease = arm(window, service)
     keeper = keep()
@@ -599,7 +607,7 @@ def test_who_ignores_sigterm_is_killed(
     released = time.monotonic()
     assert keeper.result(10) == 0
     assert tenant.wait(10) == -signal.SIGKILL
-    assert time.monotonic() - released > w.TERM_S
+    assert time.monotonic() - released > keeper_module.TERM_S
     assert service.log[0] == "start beside 0"
 
 
@@ -619,9 +627,9 @@ time.sleep(60)
 
 
 def test_who_tidies_up_is_told_once_and_left_to_it(
-    window: w.Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "TERM_S", 5.0)
+    monkeypatch.setattr(keeper_module, "TERM_S", 5.0)
     lease = arm(window, service)
     keeper = keep()
     tenant = inside(home, "inside", lease, sys.executable, "-S", "-c", TIDY)
@@ -634,7 +642,7 @@ def test_who_tidies_up_is_told_once_and_left_to_it(
 
 
 def test_who_cannot_be_ended_does_not_keep_the_llm_down(
-    window: w.Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = arm(window, service)
     keeper = keep()
@@ -651,7 +659,7 @@ def test_who_cannot_be_ended_does_not_keep_the_llm_down(
 
 
 def test_a_pause_that_is_under_way_is_waited_for(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     service.do("start")
     service.set("slow_stop", "0.6")
@@ -668,9 +676,9 @@ def test_a_pause_that_is_under_way_is_waited_for(
 
 
 def test_a_pause_that_hangs_is_ended(
-    window: w.Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "PAUSE_S", 0.3)
+    monkeypatch.setattr(keeper_module, "PAUSE_S", 0.3)
     service.do("start")
     service.set("slow_stop", "60")
     lease = arm(window, service)
@@ -685,16 +693,16 @@ def test_a_pause_that_hangs_is_ended(
 
 
 def test_who_enters_is_marked_and_so_are_its_children(
-    window: w.Window, service: Service, home: Path
+    window: Window, service: Service, home: Path
 ) -> None:
     lease = arm(window, service)
-    for mark, name in (("inside", w.INSIDE), ("pause", w.PAUSING)):
+    for mark, name in (("inside", INSIDE), ("pause", PAUSING)):
         entered = inside(home, mark, lease, "sh", "-c", f"sh -c 'echo ${name}'; exit 3")
         assert entered.communicate(timeout=10) == (f"{lease['id']}\n", "")
         assert entered.returncode == 3
 
 
-def test_nobody_enters_after_the_end(window: w.Window, service: Service, home: Path) -> None:
+def test_nobody_enters_after_the_end(window: Window, service: Service, home: Path) -> None:
     lease, other = arm(window, service), {"id": "0" * 32}
     window.release("ann@desk")
     for which, seen in ((lease, "has ended (released by ann@desk)"), (other, "is gone; me@")):
@@ -709,24 +717,24 @@ def test_nobody_enters_after_the_end(window: w.Window, service: Service, home: P
 def test_who_is_about_to_enter_is_seen_by_its_command_line() -> None:
     lease = {"id": "5" * 32}
     command = [sys.executable, "-S", "-c", "import time; time.sleep(60)", "--lease"]
-    with subprocess.Popen([*command, f"{w.INSIDE}={lease['id']}"]) as entering:
-        until(lambda: w.tenants(lease["id"], w.INSIDE))
-        assert [pid for pid, _ in w.tenants(lease["id"], w.INSIDE, w.PAUSING)] == [entering.pid]
-        assert w.tenants(lease["id"], w.PAUSING) == []
+    with subprocess.Popen([*command, f"{INSIDE}={lease['id']}"]) as entering:
+        until(lambda: leased_processes(lease["id"], INSIDE))
+        assert [pid for pid, _ in leased_processes(lease["id"], INSIDE, PAUSING)] == [entering.pid]
+        assert leased_processes(lease["id"], PAUSING) == []
         entering.kill()
 
 
 @pytest.mark.parametrize("arguments", [["enter"], ["enter", "--lease", "A=b"], ["else"], []])
-def test_what_the_program_does_not_understand(window: w.Window, arguments: list[str]) -> None:
+def test_what_the_program_does_not_understand(window: Window, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        w.main([*arguments, "--home", window.home] if arguments else [])
+        window_module.main([*arguments, "--home", window.home] if arguments else [])
     assert raised.value.code == 2
 
 
 # The LLM
 
 
-def test_a_start_that_fails_is_tried_again(window: w.Window, service: Service, keep: Keep) -> None:
+def test_a_start_that_fails_is_tried_again(window: Window, service: Service, keep: Keep) -> None:
     service.set("fail_starts", "3")
     arm(window, service)
     window.release("ann@desk")
@@ -741,12 +749,12 @@ def test_a_start_that_fails_is_tried_again(window: w.Window, service: Service, k
     gaps = [
         after - before for before, after in zip(service.starts, service.starts[1:], strict=False)
     ]
-    assert gaps[0] > w.RETRY_S
+    assert gaps[0] > keeper_module.RETRY_S
     assert service.running
 
 
 def test_a_start_command_that_is_not_there_is_tried_again(
-    window: w.Window, service: Service, keep: Keep, tmp_path: Path
+    window: Window, service: Service, keep: Keep, tmp_path: Path
 ) -> None:
     start = tmp_path / "bin/start"
     arm(window, service, resume_command=[str(start)])
@@ -764,9 +772,9 @@ def test_a_start_command_that_is_not_there_is_tried_again(
 
 
 def test_a_start_command_whose_server_keeps_its_output_open(
-    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "COMMAND_S", 0.4)
+    monkeypatch.setattr(keeper_module, "COMMAND_S", 0.4)
     service.set("loud")
     arm(window, service)
     window.release("ann@desk")
@@ -776,9 +784,9 @@ def test_a_start_command_whose_server_keeps_its_output_open(
 
 
 def test_a_start_command_that_hangs(
-    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "COMMAND_S", 0.2)
+    monkeypatch.setattr(keeper_module, "COMMAND_S", 0.2)
     arm(window, service, resume_command=["sleep", "60"])
     window.release("ann@desk")
     keeper = keep()
@@ -789,7 +797,7 @@ def test_a_start_command_that_hangs(
 
 
 def test_an_llm_that_never_answers_is_named_and_not_given_up(
-    window: w.Window, service: Service, keep: Keep
+    window: Window, service: Service, keep: Keep
 ) -> None:
     service.set("silent")
     arm(window, service, ready_timeout_s=0.3)
@@ -808,8 +816,8 @@ def test_an_llm_that_never_answers_is_named_and_not_given_up(
     assert window.look()["state"] == "ending"
     assert window.look()["alive"]
     assert len(service.starts) == 1
-    assert "The LLM does not answer: http://127.0.0.1:" in w.story(report)
-    assert "The keeper goes on trying." in w.story(report)
+    assert "The LLM does not answer: http://127.0.0.1:" in leases.story(report)
+    assert "The keeper goes on trying." in leases.story(report)
 
     service.unset("silent")
     assert keeper.result(10) == 0
@@ -819,9 +827,9 @@ def test_an_llm_that_never_answers_is_named_and_not_given_up(
 
 
 def test_an_llm_that_goes_down_again_is_started_again(
-    window: w.Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "STAY_S", 0.5)
+    monkeypatch.setattr(keeper_module, "STAY_S", 0.5)
     service.set("down_after", "0.4")
     arm(window, service)
     window.release("ann@desk")
@@ -837,7 +845,7 @@ def test_an_llm_that_goes_down_again_is_started_again(
 
 
 def test_an_llm_that_was_found_down_is_not_started(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     lease = arm(window, service, running=False)
     keeper = keep()
@@ -852,7 +860,7 @@ def test_an_llm_that_was_found_down_is_not_started(
 
 
 def test_an_llm_that_was_never_stopped_is_only_asked(
-    window: w.Window, service: Service, keep: Keep
+    window: Window, service: Service, keep: Keep
 ) -> None:
     service.do("start")
     arm(window, service, model="gemma")
@@ -877,10 +885,10 @@ def fill(directory: Path, pages: int = 0) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path, quick: None) -> Iterator[Path]:
-    """A disk of 32 pages and 12 files."""
+    """A disk of 32 pages and 15 files."""
     path = tmp_path / "disk"
     path.mkdir()
-    options = "size=128k,nr_inodes=12,mode=0700"
+    options = "size=128k,nr_inodes=15,mode=0700"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=False,
         capture_output=True,
@@ -894,7 +902,7 @@ def disk(tmp_path: Path, quick: None) -> Iterator[Path]:
 
 @pytest.mark.parametrize("pages", [0, 1])
 def test_on_a_full_disk_no_lease_is_armed_and_nothing_is_left(disk: Path, pages: int) -> None:
-    window = w.Window(str(disk / "window"))
+    window = Window(str(disk / "window"))
     fill(disk, pages)
     with pytest.raises(OSError, match="No space left"):
         window.arm(RUN, HOLDER, 60, {"padding": "x" * 1000})
@@ -905,8 +913,8 @@ def test_on_a_full_disk_no_lease_is_armed_and_nothing_is_left(disk: Path, pages:
 
 
 def test_on_a_disk_that_takes_no_more_files_no_lease_is_armed(disk: Path) -> None:
-    window = w.Window(str(disk / "window"))
-    for number in range(8):
+    window = Window(str(disk / "window"))
+    for number in range(11):
         (disk / str(number)).touch()
     with pytest.raises(OSError, match="No space left"):
         arm(window, None)
@@ -915,11 +923,11 @@ def test_on_a_disk_that_takes_no_more_files_no_lease_is_armed(disk: Path) -> Non
 
 
 def test_a_keeper_without_room_for_its_record_does_not_count(disk: Path, service: Service) -> None:
-    window = w.Window(str(disk / "window"))
+    window = Window(str(disk / "window"))
     lease = arm(window, service)
     fill(disk, 3)  # it would take four
     with ThreadPoolExecutor() as pool:
-        keeper = pool.submit(w.keep, window)
+        keeper = pool.submit(keeper_module.keep, window)
         time.sleep(0.3)
         assert not keeper.done()
         assert not window.kept(lease)  # so who armed withdraws
@@ -934,7 +942,7 @@ def test_a_disk_that_fills_up_inside_the_window_changes_nothing(
 ) -> None:
     home = disk / "window"
     install(home)
-    window = w.Window(str(home))
+    window = Window(str(home))
     lease = arm(window, service, 1.5)
     with (disk / "log").open("w") as journal:
         keeper = program(home, "keep", stdout=journal, stderr=journal)
@@ -956,7 +964,7 @@ def test_a_disk_that_fills_up_inside_the_window_changes_nothing(
 
 
 def test_a_journal_that_takes_nothing_does_not_stop_the_keeper(
-    window: w.Window, service: Service, home: Path
+    window: Window, service: Service, home: Path
 ) -> None:
     arm(window, service)
     window.release("ann@desk")
@@ -971,7 +979,7 @@ def test_a_journal_that_takes_nothing_does_not_stop_the_keeper(
 
 @pytest.mark.parametrize("damage", ["", '{"id": "5', "[1]", '{"id": "5"}', "\x00" * 900])
 def test_a_lease_that_cannot_be_read_is_an_error_with_the_next_command(
-    window: w.Window, service: Service, home: Path, damage: str
+    window: Window, service: Service, home: Path, damage: str
 ) -> None:
     lease = arm(window, service)
     path = home / "lease.json"
@@ -980,16 +988,16 @@ def test_a_lease_that_cannot_be_read_is_an_error_with_the_next_command(
     for act in (
         window.lease, window.look, lambda: arm(window, service), lambda: window.release("me"),
         lambda: window.renew(lease["id"]), lambda: window.withdraw(lease["id"]),
-        lambda: w.keep(window),
+        lambda: keeper_module.keep(window),
     ):  # fmt: skip
-        with pytest.raises(w.WindowError, match=message):
+        with pytest.raises(leases.WindowError, match=message):
             act()
     assert path.read_text() == damage
     assert not (home / "keeper.json").exists()
 
 
 def test_the_program_does_nothing_with_a_lease_that_cannot_be_read(
-    window: w.Window, service: Service, home: Path
+    window: Window, service: Service, home: Path
 ) -> None:
     lease = arm(window, service)
     text = (home / "lease.json").read_text()
@@ -1005,11 +1013,11 @@ def test_the_program_does_nothing_with_a_lease_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("key", ["run_id", "holder", "opened_at", "service"])
-def test_half_a_lease_is_none(window: w.Window, home: Path, key: str) -> None:
+def test_half_a_lease_is_none(window: Window, home: Path, key: str) -> None:
     lease = arm(window, None)
     del lease[key]
     (home / "lease.json").write_text(json.dumps(lease))
-    with pytest.raises(w.WindowError, match="it is no lease"):
+    with pytest.raises(leases.WindowError, match="it is no lease"):
         window.look()
 
 
@@ -1018,7 +1026,7 @@ DAMAGE = [b"", b"{", b"[1]", b"7", b"\xff\xfe\x00", b'{"id": "5"}', bytes(1024)]
 
 @pytest.mark.parametrize("damage", [*DAMAGE, b'{"id": "LEASE", "deadline": "soon", "by": 7}'])
 def test_without_its_deadline_a_lease_lasts_as_long_as_it_was_armed_for(
-    window: w.Window, home: Path, damage: bytes
+    window: Window, home: Path, damage: bytes
 ) -> None:
     lease = arm(window, None, 60)
     (home / "deadline").write_bytes(damage.replace(b"LEASE", lease["id"].encode()))
@@ -1043,7 +1051,7 @@ WRONG = {
     "damage", [b"", b"{", b"[1]", bytes(9000), b'{"id": "LEASE", "events": [7]}', json.dumps(WRONG)]
 )
 def test_records_that_are_damaged_do_not_keep_the_llm_down(
-    window: w.Window, service: Service, keep: Keep, home: Path, damage: bytes | str
+    window: Window, service: Service, keep: Keep, home: Path, damage: bytes | str
 ) -> None:
     service.do("start")
     lease = arm(window, service)
@@ -1053,7 +1061,7 @@ def test_records_that_are_damaged_do_not_keep_the_llm_down(
     for name in ("keeper.json", "last.json"):
         (home / name).write_bytes(damage)
     window.look()
-    with pytest.raises(w.WindowError, match="is gone"):
+    with pytest.raises(leases.WindowError, match="is gone"):
         window.renew("5")
     keeper = keep()
     watched(window)
@@ -1063,21 +1071,21 @@ def test_records_that_are_damaged_do_not_keep_the_llm_down(
     assert (window.last()["reason"], window.last()["phase"]) == ("released", "closed")
     assert events(window.last())[-3:] == ["released", "answered", "closed"]
     (home / "last.json").write_bytes(damage)
-    with pytest.raises(w.WindowError, match="the lease of this window is gone"):
+    with pytest.raises(leases.WindowError, match="the lease of this window is gone"):
         window.renew(lease["id"])
 
 
 @pytest.mark.parametrize(
     "text", ["ü" * 5000, "\x1b[31m" * 900, '"\\' * 400, "\x00\n\t" * 300, "𝄞" * 300]
 )
-def test_the_keepers_record_always_fits(window: w.Window, home: Path, text: str) -> None:
+def test_the_keepers_record_always_fits(window: Window, home: Path, text: str) -> None:
     lease = window.arm(RUN, text, 60, {"running": True})
-    keeper = w.Keeper(window, lease, io.StringIO())
+    keeper = keeper_module.Keeper(window, lease, io.StringIO())
     for number in range(60):
         keeper._event(f"event{number}", f"{number} {text}")
         keeper._note("again", text)
-        assert (home / "keeper.json").stat().st_size == w.KEEPER_BYTES
-        assert window.keeper()["events"] == keeper.said["events"]
+        assert (home / "keeper.json").stat().st_size == leases.KEEPER_BYTES
+        assert window.keeper()["events"] == keeper.report["events"]
     told = window.keeper()["events"]
     assert len(told) == 20
     assert told[0]["event"] == "keeper"
@@ -1085,11 +1093,11 @@ def test_the_keepers_record_always_fits(window: w.Window, home: Path, text: str)
     assert "again" in {row["event"] for row in told}
     assert all(len(row["detail"]) <= 200 and row["detail"].isprintable() for row in told)
     window.release(text)
-    assert (home / "deadline").stat().st_size == w.DEADLINE_BYTES
+    assert (home / "deadline").stat().st_size == leases.DEADLINE_BYTES
     assert window.look()["reason"] == "released"
 
 
-def test_a_record_that_does_not_fit_leaves_what_was_there(window: w.Window, home: Path) -> None:
+def test_a_record_that_does_not_fit_leaves_what_was_there(window: Window, home: Path) -> None:
     home.mkdir()
     window.overwrite("x.json", {"a": 1}, 64)
     with pytest.raises(ValueError, match=r"x\.json: 10[0-9] bytes, at most 64 are kept"):
@@ -1106,11 +1114,11 @@ def test_status_without_a_window(home: Path) -> None:
     first, _, rest = asked.communicate(timeout=10)[0].partition("\n")
     assert (asked.returncode, first) == (0, "no window is open")
     assert json.loads(rest)["state"] == "none"
-    assert sorted(path.name for path in home.iterdir()) == ["llm.py", "window.py"]
+    assert sorted(path.name for path in home.iterdir()) == sorted(PROGRAM)
 
 
 def test_status_says_who_has_the_window_and_changes_nothing(
-    window: w.Window, service: Service, home: Path
+    window: Window, service: Service, home: Path
 ) -> None:
     lease = arm(window, service)
     before = {path.name: path.read_bytes() for path in home.iterdir()}
@@ -1127,7 +1135,7 @@ def test_status_says_who_has_the_window_and_changes_nothing(
 
 
 def test_restore_without_a_keeper_is_the_keeper(
-    window: w.Window, service: Service, home: Path
+    window: Window, service: Service, home: Path
 ) -> None:
     arm(window, service)
     asked = program(home, "restore")
@@ -1147,7 +1155,7 @@ def test_restore_without_a_keeper_is_the_keeper(
 
 
 def test_restore_beside_a_keeper_waits_for_it(
-    window: w.Window, service: Service, keep: Keep, home: Path
+    window: Window, service: Service, keep: Keep, home: Path
 ) -> None:
     arm(window, service)
     keeper = keep()
@@ -1163,9 +1171,8 @@ def test_restore_beside_a_keeper_waits_for_it(
 
 
 def test_the_programs_own_times_are_those_of_the_module() -> None:
-    text = (SOURCE / "window.py").read_text()
+    text = (SOURCE / "keeper.py").read_text()
     assert [name for name in QUICK if name not in text] == []
-    compile(text, "window.py", "exec")
 
 
 # Small things
@@ -1180,20 +1187,16 @@ def test_the_programs_own_times_are_those_of_the_module() -> None:
     ],
 )  # fmt: skip
 def test_a_duration_for_a_person(seconds: float, said: str) -> None:
-    assert w.lasting(seconds) == said
+    assert clock.lasting(seconds) == said
 
 
 def test_what_a_command_said_whatever_went_wrong(tmp_path: Path) -> None:
-    both = w.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    both = keeper_module.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert (both.returncode, both.stdout) == (3, "out\nerr\n")
-    assert "No such file" in w.run([str(tmp_path / "none")]).stdout
-    assert w.run([str(tmp_path)]).returncode == 127
-    assert w.run(["echo", "~/x"]).stdout == f"{Path.home()}/x\n"
-    assert w.run(["printf", r"\377"]).stdout == "\ufffd"
-
-
-def test_services_of_nobody_do_not_linger() -> None:
-    assert w.lingering("a-user-that-is-not-there") is False
+    assert "No such file" in keeper_module.run([str(tmp_path / "none")]).stdout
+    assert keeper_module.run([str(tmp_path)]).returncode == 127
+    assert keeper_module.run(["echo", "~/x"]).stdout == f"{Path.home()}/x\n"
+    assert keeper_module.run(["printf", r"\377"]).stdout == "\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -1214,4 +1217,4 @@ def test_services_of_nobody_do_not_linger() -> None:
     ],
 )
 def test_a_window_in_sentences(report: dict[str, Any] | None, told: str) -> None:
-    assert told in w.story(report)
+    assert told in leases.story(report)
