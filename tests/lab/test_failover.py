@@ -16,19 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    LAB,
-    PANDA,
-    ROOT,
-    TITAN,
-    Played,
-    inside,
-    lab,
-    panda_speaks,
-    play,
-    start_play,
-    wait,
-)
+from in_lab import LAB, PANDA, TITAN, inside, lab, panda_speaks, play, start_play, wait
+from played import ROOT, Played
 
 from understudy.documents.validate import load_schemas
 
@@ -105,7 +94,7 @@ def service() -> str:
 def warm() -> None:
     as_op("titan", "systemctl --user reset-failed understudy-tts || true")
     as_op("titan", "systemctl --user start --no-block understudy-tts")
-    wait("titan is warm", lambda: health().get("ready"), 60)
+    wait(lambda: health().get("ready"), what="titan is warm", seconds=60)
 
 
 def cold() -> None:
@@ -161,7 +150,7 @@ def as_before(original: dict[str, str]) -> Iterator[None]:
     inside("titan", "rm -f /home/op/filler; systemctl stop thief 2>/dev/null || true")
     warm()
     ready = "curl --silent http://127.0.0.1:8772/health || true"
-    wait("panda speaks", lambda: '"ready":true' in inside("panda", ready), 60)
+    wait(lambda: '"ready":true' in inside("panda", ready), what="panda speaks", seconds=60)
 
 
 @pytest.fixture
@@ -311,7 +300,8 @@ def test_a_primary_that_is_up_but_mute_is_left(reports: Path) -> None:
     inside("panda", f"systemctl stop voice; cat >/run/mute.py <<'END'\n{MUTE}\nEND\n"
            "systemd-run --quiet --unit=mute python3 /run/mute.py")  # fmt: skip
     wait(
-        "it is up", lambda: "ok" in inside("panda", "curl -s http://127.0.0.1:8772/health || true")
+        lambda: "ok" in inside("panda", "curl -s http://127.0.0.1:8772/health || true"),
+        what="it is up",
     )
     played = fails_over(reports)
     assert "silent" in switch(played)["primary"]["seen"]
@@ -330,8 +320,7 @@ def test_a_primary_that_comes_back_meanwhile(reports: Path, dead: None) -> None:
         if "Claim the client" in line:
             lab("mend", "panda")
             break
-    process.stdout.read()
-    assert process.wait() == 0
+    assert Played(process.wait(), process.stdout.read(), reports).status == 0
     for phone in PHONES:
         hears(phone, FROM_TITAN)
     assert panda_speaks()
@@ -350,8 +339,9 @@ def test_a_primary_that_flaps_is_not_trusted(reports: Path) -> None:
         text += line
         if "spoke, 2 of 4" in line:
             inside("panda", "systemctl kill --signal=KILL voice; systemctl stop voice")
-    assert process.wait() != 0
-    said = " ".join(text.split())
+    flapped = Played(process.wait(), text, reports)
+    assert flapped.status != 0
+    said = flapped.text
     assert re.search("panda spoke 2 of 4 times, then: .*(no connection|broke off)", said), said
     for phone in PHONES:
         hears(phone, FROM_TITAN)
@@ -364,11 +354,11 @@ def test_a_server_killed_in_mid_synthesis_comes_back(reports: Path, dead: None) 
     fails_over(reports)
     with ThreadPoolExecutor(1) as pool:
         said: Future = pool.submit(call, "phone1", "This is one more sentence. " * 12)
-        wait("it speaks", lambda: health().get("busy"), 20)
+        wait(lambda: health().get("busy"), what="it speaks", seconds=20)
         inside("titan", "pkill -KILL -f 'understudy serve'")
         since = time.time()
         assert said.result()["status"] != 200
-    wait("it speaks again", lambda: health().get("ready"), 60)
+    wait(lambda: health().get("ready"), what="it speaks again", seconds=60)
     assert time.time() - since < 60
     hears("phone1", FROM_TITAN)
 
@@ -378,7 +368,7 @@ def test_a_host_that_boots_while_clients_speak_to_it(reports: Path, dead: None) 
     cold()  # started by the failover, and by a boot from then on
     fails_over(reports)
     lab("reboot", "titan")
-    wait("it speaks again", lambda: health().get("ready"), 90)
+    wait(lambda: health().get("ready"), what="it speaks again", seconds=90)
     hears("phone2", FROM_TITAN)
 
 
@@ -397,7 +387,7 @@ def is_refused(reports: Path, original: dict[str, str], *words: str) -> None:
 def test_somebody_else_has_the_port(reports: Path, original: dict[str, str], dead: None) -> None:
     cold()
     inside("titan", "systemd-run --quiet --unit=thief python3 -m http.server 8772")
-    wait("the thief listens", lambda: ":8772" in inside("titan", "ss -ltn"))
+    wait(lambda: ":8772" in inside("titan", "ss -ltn"), what="the thief listens")
     is_refused(reports, original, "port 8772", "is already taken")
     inside("titan", "systemctl stop thief")
     fails_over(reports)

@@ -19,19 +19,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import (
-    ROOT,
-    Played,
-    gemma_state,
-    inside,
-    lab,
-    llm_answers,
-    note_time,
-    play,
-    ssh,
-    start_play,
-    wait,
-)  # fmt: skip
+from in_lab import gemma_state, inside, lab, llm_answers, note_time, play, ssh, start_play, wait
+from played import ROOT, Played
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -175,7 +164,7 @@ def as_before() -> Iterator[None]:
     lab("mend", "titan")
     inside("titan", "systemctl start docker; rm -f /home/op/filler; systemctl stop thief || true")
     inside("titan", "docker unpause vllm-gemma4 2>/dev/null; docker start vllm-gemma4")
-    wait("the window is over", lambda: status()["state"] == "none", TTL + START_S + 30)
+    wait(lambda: status()["state"] == "none", what="the window is over", seconds=TTL + START_S + 30)
     assert llm_answers()
 
 
@@ -213,7 +202,7 @@ def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
     last = comes_back(f"controller gets {how} while {phase}", since, START_S + 15)
     assert last["reason"] == "released"
     marker = reports / "latest/.window-titan"
-    wait("restore.yml has finished the record", lambda: not marker.exists(), 60)
+    wait(lambda: not marker.exists(), what="restore.yml has finished the record", seconds=60)
     comes_back(f"controller gets {how} while {phase}", since, START_S + 15, reports)
 
 
@@ -411,7 +400,7 @@ def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
         bench.control_node_dies()
         time.sleep(TTL / 3)
         assert status()["state"] == "held"
-        wait("Gemma is back", lambda: status()["state"] == "none", TTL + 30 + START_S)
+        wait(lambda: status()["state"] == "none", what="Gemma is back", seconds=TTL + 30 + START_S)
         assert answers_on_titan()
         note_time("the clock is moved, the control node dies (lease gone)", time.time() - since)
         assert status()["last"]["reason"] == "expired"
@@ -432,21 +421,6 @@ def test_the_keeper_is_killed(reports: Path) -> None:
 # --- who else ----------------------------------------------------------------------------------
 
 
-def test_two_benches_at_once(reports: Path) -> None:
-    first = Bench(reports)
-    first.reach("the voice is ready")
-    second = play(reports.parent / "second", *BENCH)
-    assert second.status != 0
-    who = f"{os.environ.get('USER', 'root')}@{os.uname().nodename}"
-    run_id = (reports / "latest").resolve().name
-    assert re.search(rf"{who} has the LLM's window for run {run_id}, opened \d+ (s|min) ago",
-                     second.text), second.text[-2000:]  # fmt: skip
-    assert "restore.yml" in second.text
-    assert status()["state"] == "held"
-    os.kill(first.process.pid, signal.SIGINT)
-    comes_back("a second bench is refused, the first interrupted", time.time(), START_S + 15)
-
-
 @pytest.mark.long
 def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     """A lease whose keeper somebody has stopped, so that it ran out and nothing happened."""
@@ -454,7 +428,7 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     bench.reach("the voice is ready")
     ssh("titan", "systemctl --user stop understudy-window")
     bench.control_node_dies()
-    wait("it has run out", lambda: status()["state"] == "ending", TTL + 10)
+    wait(lambda: status()["state"] == "ending", what="it has run out", seconds=TTL + 10)
     assert gemma_state() == "exited"
     since = time.time()
     following = Bench(reports.parent / "second", *DIES, play=BENCH)
@@ -476,13 +450,24 @@ def test_what_was_not_running_is_not_started(reports: Path, command: str, state:
     assert state in " ".join(played.verdict["reasons"])
 
 
-def test_restore(reports: Path) -> None:
+def test_a_second_bench_and_restore(reports: Path) -> None:
+    """One window for both: a second bench is refused, then restore.yml ends the first one."""
     idle = play(reports, "restore.yml")
     assert idle.status == 0
     assert idle.recap("titan")["changed"] == 0
     assert "titan: No window was open. The LLM answers." in idle.text
     bench = Bench(reports)
     bench.reach("the voice is ready")
+
+    second = play(reports.parent / "second", *BENCH)
+    assert second.status != 0
+    who = f"{os.environ.get('USER', 'root')}@{os.uname().nodename}"
+    run_id = (reports / "latest").resolve().name
+    opened = rf"{who} has the LLM's window for run {run_id}, opened \d+ (s|min) ago"
+    assert re.search(opened, second.text), second.text[-2000:]
+    assert "restore.yml" in second.text
+    assert status()["state"] == "held"
+
     looked = play(reports, "restore.yml", "--check")
     assert looked.status == 0
     assert "has the LLM's window for run" in looked.text
