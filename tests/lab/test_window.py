@@ -19,7 +19,18 @@ from typing import Any
 
 import psutil
 import pytest
-from in_lab import gemma_state, inside, lab, llm_answers, note_time, play, ssh, start_play, wait
+from in_lab import (
+    fill_home,
+    gemma_state,
+    inside,
+    lab,
+    llm_answers,
+    note_time,
+    play,
+    ssh,
+    start_play,
+    wait,
+)
 from played import ROOT, Played
 
 pytestmark = pytest.mark.timeout(900)
@@ -347,8 +358,7 @@ def test_a_gemma_that_starts_and_never_answers(reports: Path) -> None:
 def test_a_full_disk(reports: Path) -> None:
     bench = Bench(reports, "-e", "tts_bench_timeout_s=45")
     bench.reach("the voice is ready")
-    ssh("titan", "head -c 7G /dev/zero >~/filler", timeout=120)
-    assert "100%" in inside("titan", "df /home")
+    fill_home()
     renewed = bench.output.count("Renew the lease")
     bench.reach("Give the lease back", within=300)
     assert bench.output.count("Renew the lease") > renewed

@@ -56,6 +56,13 @@ def ssh(host: str, script: str, timeout: float = 60) -> subprocess.CompletedProc
     )
 
 
+def fill_home() -> None:
+    """Leave no byte on titan's /home, in ~op/filler."""
+    free = "df --output=avail --block-size=1 ~ | tail -n 1"
+    ssh("titan", f"fallocate -l $({free}) ~/filler; head -c 100M /dev/zero >>~/filler", 120)
+    assert "100%" in inside("titan", "df /home")
+
+
 def gemma_state() -> str:
     return inside("titan", "docker inspect --format '{{.State.Status}}' vllm-gemma4")
 
