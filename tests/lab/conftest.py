@@ -9,6 +9,23 @@ import pytest
 from in_lab import TIMES, inside, lab, llm_answers
 
 
+#: The bench installs what the others need. The failovers, which are timed, come last: CI runs the
+#: rehearsal's tests beside the first ones.
+ORDER = ("test_bench", "test_window", "test_lab", "test_failover")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """With --collect-only, show what CI leaves out, and why."""
+    if session.config.option.collectonly:
+        for item in session.items:
+            for mark in item.iter_markers("long"):
+                print(f"{item.name}: {mark.kwargs['reason']}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TIMES:
         terminalreporter.section("Gemma answered again after")

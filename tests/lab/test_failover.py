@@ -29,6 +29,9 @@ SHARE = "/home/op/.local/share/understudy"
 SERVER = f"{SHARE}/server"
 #: The hold-down of the tests: two sentences at once.
 QUICK_BACK = ["failback.yml", "-e", "failback_hold_down=0", "-e", "tts_route_hold_down_times=2"]
+#: Left out by CI, and what covers it.
+SAME_SERVER = pytest.mark.long(reason="the other URL covers it: both are understudy serve")
+OTHER_STEP = pytest.mark.long(reason="the kill after Claim the client covers it")
 #: A primary that is up, says that it is well, and returns silence.
 MUTE = """
 import http.server
@@ -219,7 +222,7 @@ def test_a_standby_that_stands_is_left_alone(reports: Path) -> None:
         hears(phone, FROM_PANDA)
 
 
-@pytest.mark.parametrize("url", [pytest.param(FROM_PANDA, marks=pytest.mark.long), FROM_TITAN])
+@pytest.mark.parametrize("url", [pytest.param(FROM_PANDA, marks=SAME_SERVER), FROM_TITAN])
 def test_both_servers_keep_one_contract(url: str) -> None:
     asked = [
         "--server",
@@ -362,7 +365,7 @@ def test_a_primary_that_is_up_but_mute_is_left(reports: Path, stopped: None) -> 
         hears(phone, FROM_TITAN)
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="test_there_and_back fails over from a dead host")
 def test_a_dead_host_does_not_hold_it_up(reports: Path, dead: None) -> None:
     played = fails_over(reports)
     primary = switch(played)["primary"]
@@ -371,7 +374,7 @@ def test_a_dead_host_does_not_hold_it_up(reports: Path, dead: None) -> None:
     assert "no connection" in primary["seen"]
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="the tests of a primary that speaks and that flaps cover it")
 def test_a_primary_that_comes_back_meanwhile(reports: Path, dead: None) -> None:
     process = start_play(reports, "failover.yml")
     assert process.stdout
@@ -471,7 +474,7 @@ def test_weights_that_are_cut_short(
         inside("titan", f"cat /run/serve.json >{SERVER}/serve.json; rm -r {SHARE}/cut")
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="test_weights_that_are_cut_short covers a missing file")
 def test_a_voice_that_is_missing(
     reports: Path, original: dict[str, str], dead: None, cold_standby: None
 ) -> None:
@@ -488,7 +491,7 @@ def test_a_full_disk_on_the_standby(reports: Path, dead: None, cold_standby: Non
     fails_over(reports)
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="a server that is killed, and the boots of test_lab.py, cover it")
 def test_a_host_that_boots_while_clients_speak_to_it(
     reports: Path, dead: None, cold_standby: None
 ) -> None:
@@ -541,10 +544,10 @@ def test_a_client_with_another_token_is_put_back(
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param("Bring the standby", marks=pytest.mark.long), "Claim the client",
-     pytest.param("TASK [tts_route : Switch", marks=pytest.mark.long),
-     pytest.param("Hear the voice", marks=pytest.mark.long),
-     pytest.param("Give the claim back", marks=pytest.mark.long)],
+    [pytest.param("Bring the standby", marks=OTHER_STEP), "Claim the client",
+     pytest.param("TASK [tts_route : Switch", marks=OTHER_STEP),
+     pytest.param("Hear the voice", marks=OTHER_STEP),
+     pytest.param("Give the claim back", marks=OTHER_STEP)],
 )  # fmt: skip
 def test_killed_between_two_steps_it_is_finished_by_the_next_run(
     reports: Path, dead: None, words: str, cold_standby: None

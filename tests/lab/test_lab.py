@@ -8,6 +8,8 @@ import pytest
 from in_lab import LAB, gemma_state, inside, lab, llm_answers, panda_speaks, ssh, wait
 
 HOSTS = ("titan", "panda")
+POWER = pytest.mark.long(reason="reboot covers it, and the power cycle inside a window")
+PANDA = pytest.mark.long(reason="titan covers it: the same image and the same boot")
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -94,8 +96,8 @@ def test_a_cut_host_is_gone_and_comes_back_with_address_and_routes(mended: None)
     assert llm_answers()
 
 
-@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=pytest.mark.long)])
-@pytest.mark.parametrize("host", ["titan", pytest.param("panda", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=POWER)])
+@pytest.mark.parametrize("host", ["titan", pytest.param("panda", marks=PANDA)])
 def test_everything_enabled_comes_back(host: str, how: str) -> None:
     boot = "cat /proc/sys/kernel/random/boot_id"
     before = inside(host, boot)
@@ -110,7 +112,7 @@ def test_everything_enabled_comes_back(host: str, how: str) -> None:
     assert llm_answers() if host == "titan" else panda_speaks()
 
 
-@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=POWER)])
 def test_gemma_stopped_by_hand_stays_stopped(how: str, mended: None) -> None:
     ssh("titan", "docker stop vllm-gemma4")
     lab(how, "titan")

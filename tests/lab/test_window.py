@@ -62,6 +62,9 @@ PHASES = {
     "restoring": (DIES, "Give the lease back", 3.0),
 }
 
+REBOOT = pytest.mark.long(reason="power-cycle covers it")
+STOPPED = pytest.mark.long(reason="pause covers it, and the rehearsal has a stopped LLM")
+OTHER_PAIR = pytest.mark.long(reason="FIRST has each signal and each phase once")
 FIRST = (("SIGINT", "benching"), ("SIGTERM", "restoring"), ("SIGKILL", "pausing"))
 
 
@@ -195,7 +198,7 @@ def test_a_failure_inside_the_window(reports: Path) -> None:
 
 #: Each signal and each phase once is quick enough for every change.
 ENDS = [
-    pytest.param(how, phase, marks=[] if (how, phase) in FIRST else [pytest.mark.long])
+    pytest.param(how, phase, marks=[] if (how, phase) in FIRST else [OTHER_PAIR])
     for how in ("SIGINT", "SIGTERM", "SIGKILL")
     for phase in PHASES
 ]
@@ -270,7 +273,7 @@ def test_the_network_is_gone_for_longer_than_the_lease(reports: Path) -> None:
     assert "titan" in " ".join(played.verdict["reasons"])
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="test_the_network_is_gone_for_longer_than_the_lease covers a lost network")
 def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
     bench = Bench(reports, "-e", "tts_bench_timeout_s=40")
     bench.reach("the voice is ready")
@@ -287,7 +290,7 @@ def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
 # --- the host --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [pytest.param("reboot", marks=pytest.mark.long), "power-cycle"])
+@pytest.mark.parametrize("how", [pytest.param("reboot", marks=REBOOT), "power-cycle"])
 def test_the_host_is_rebooted_inside_the_window(reports: Path, how: str) -> None:
     bench = Bench(reports)
     bench.reach("the voice is ready")
@@ -390,7 +393,7 @@ time.time, datetime.datetime = moved, Moved
 """
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="unit tests of the window cover it: its time is CLOCK_BOOTTIME")
 def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
     site = "/home/op/.local/lib/python3.11/site-packages"
     inside("titan", f"echo 0 >/tmp/clock; mkdir -p {site}; "
@@ -431,7 +434,7 @@ def test_the_keeper_is_killed(reports: Path) -> None:
 # --- who else ----------------------------------------------------------------------------------
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="test_the_keeper_is_killed, and unit tests of settled, cover it")
 def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     """A lease whose keeper somebody has stopped, so that it ran out and nothing happened."""
     bench = Bench(reports)
@@ -449,7 +452,7 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "state"), [
-    pytest.param("stop", "exited", marks=pytest.mark.long), ("pause", "paused"),
+    pytest.param("stop", "exited", marks=STOPPED), ("pause", "paused"),
 ])  # fmt: skip
 def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
     inside("titan", f"docker {command} vllm-gemma4")
@@ -494,7 +497,7 @@ def test_a_second_bench_and_restore(reports: Path) -> None:
     assert "released by restore.yml" in " ".join(played.verdict["reasons"])
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="unit tests of pre-flight cover it")
 def test_lingering_is_asked_for(reports: Path) -> None:
     inside("titan", "rm /var/lib/systemd/linger/op")
     try:
