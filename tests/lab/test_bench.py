@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, gemma_state, llm_answers, note_time, play
+from in_lab import gemma_state, llm_answers, note_time, play
+from played import ROOT
 
 
 @pytest.mark.timeout(900)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from conftest import LAB, gemma_state, inside, lab, llm_answers, panda_speaks, ssh, wait
+from in_lab import LAB, gemma_state, inside, lab, llm_answers, panda_speaks, ssh, wait
 
 HOSTS = ("titan", "panda")
+POWER = pytest.mark.long(reason="reboot covers it, and the power cycle inside a window")
+PANDA = pytest.mark.long(reason="titan covers it: the same image and the same boot")
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -63,7 +65,7 @@ def test_the_operator_can_start_what_survives_his_session() -> None:
 
 def test_an_occupied_port_keeps_gemma_from_starting(mended: None) -> None:
     inside("titan", "docker stop vllm-gemma4; systemd-run --unit=thief python3 -m http.server 8003")
-    wait("the thief listens", lambda: ":8003" in inside("titan", "ss -ltn"))
+    wait(lambda: ":8003" in inside("titan", "ss -ltn"), what="the thief listens")
     assert ssh("titan", "docker start vllm-gemma4").returncode != 0
     inside("titan", "systemctl stop thief")
     assert ssh("titan", "docker start vllm-gemma4").returncode == 0
@@ -89,30 +91,30 @@ def test_a_cut_host_is_gone_and_comes_back_with_address_and_routes(mended: None)
     assert ssh("titan", "true").returncode != 0
     assert gemma_state() == "running"  # the way in for tests is another one
     lab("mend", "titan")
-    wait("titan is back", lambda: ssh("titan", "true").returncode == 0, 30)
+    wait(lambda: ssh("titan", "true").returncode == 0, what="titan is back", seconds=30)
     assert inside("titan", "ip -4 -brief address show eth0; ip route") == before
     assert llm_answers()
 
 
-@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=pytest.mark.long)])
-@pytest.mark.parametrize("host", ["titan", pytest.param("panda", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=POWER)])
+@pytest.mark.parametrize("host", ["titan", pytest.param("panda", marks=PANDA)])
 def test_everything_enabled_comes_back(host: str, how: str) -> None:
     boot = "cat /proc/sys/kernel/random/boot_id"
     before = inside(host, boot)
     ssh(host, "echo kept >~/kept")
     lab(how, host)
-    wait("ssh", lambda: ssh(host, "true").returncode == 0, 30)
+    wait(lambda: ssh(host, "true").returncode == 0, what="ssh", seconds=30)
     assert inside(host, boot) != before
     # A standby's voice that is kept warm takes a while to speak.
-    wait("the operator's services",
-         lambda: ssh(host, "systemctl --user is-system-running").stdout == "running\n")  # fmt: skip
+    state = "systemctl --user is-system-running"
+    wait(lambda: ssh(host, state).stdout == "running\n", what="the operator's services")
     assert ssh(host, "cat ~/kept").stdout == "kept\n"
     assert llm_answers() if host == "titan" else panda_speaks()
 
 
-@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["reboot", pytest.param("power-cycle", marks=POWER)])
 def test_gemma_stopped_by_hand_stays_stopped(how: str, mended: None) -> None:
     ssh("titan", "docker stop vllm-gemma4")
     lab(how, "titan")
-    wait("Docker", lambda: "exited" in gemma_state(), 30)
+    wait(lambda: "exited" in gemma_state(), what="Docker", seconds=30)
     assert not llm_answers(wait_s=5)

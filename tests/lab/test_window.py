@@ -19,9 +19,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import (
-    ROOT,
-    Played,
+from in_lab import (
+    fill_home,
     gemma_state,
     inside,
     lab,
@@ -31,7 +30,8 @@ from conftest import (
     ssh,
     start_play,
     wait,
-)  # fmt: skip
+)
+from played import ROOT, Played
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -62,6 +62,9 @@ PHASES = {
     "restoring": (DIES, "Give the lease back", 3.0),
 }
 
+REBOOT = pytest.mark.long(reason="power-cycle covers it")
+STOPPED = pytest.mark.long(reason="pause covers it, and the rehearsal has a stopped LLM")
+OTHER_PAIR = pytest.mark.long(reason="FIRST has each signal and each phase once")
 FIRST = (("SIGINT", "benching"), ("SIGTERM", "restoring"), ("SIGKILL", "pausing"))
 
 
@@ -176,7 +179,7 @@ def as_before() -> Iterator[None]:
     lab("mend", "titan")
     inside("titan", "systemctl start docker; rm -f /home/op/filler; systemctl stop thief || true")
     inside("titan", "docker unpause vllm-gemma4 2>/dev/null; docker start vllm-gemma4")
-    wait("the window is over", lambda: status()["state"] == "none", TTL + START_S + 30)
+    wait(lambda: status()["state"] == "none", what="the window is over", seconds=TTL + START_S + 30)
     assert llm_answers()
 
 
@@ -196,7 +199,7 @@ def test_a_failure_inside_the_window(reports: Path) -> None:
 
 #: Each signal and each phase once is quick enough for every change.
 ENDS = [
-    pytest.param(how, phase, marks=[] if (how, phase) in FIRST else [pytest.mark.long])
+    pytest.param(how, phase, marks=[] if (how, phase) in FIRST else [OTHER_PAIR])
     for how in ("SIGINT", "SIGTERM", "SIGKILL")
     for phase in PHASES
 ]
@@ -214,7 +217,7 @@ def test_the_controller_is_ended(reports: Path, how: str, phase: str) -> None:
     last = comes_back(f"controller gets {how} while {phase}", since, START_S + 15)
     assert last["reason"] == "released"
     marker = reports / "latest/.window-titan"
-    wait("restore.yml has finished the record", lambda: not marker.exists(), 60)
+    wait(lambda: not marker.exists(), what="restore.yml has finished the record", seconds=60)
     comes_back(f"controller gets {how} while {phase}", since, START_S + 15, reports)
 
 
@@ -271,7 +274,7 @@ def test_the_network_is_gone_for_longer_than_the_lease(reports: Path) -> None:
     assert "titan" in " ".join(played.verdict["reasons"])
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="test_the_network_is_gone_for_longer_than_the_lease covers a lost network")
 def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
     bench = Bench(reports, "-e", "tts_bench_timeout_s=40")
     bench.reach("the voice is ready")
@@ -288,7 +291,7 @@ def test_a_short_loss_of_the_network_costs_nothing(reports: Path) -> None:
 # --- the host --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [pytest.param("reboot", marks=pytest.mark.long), "power-cycle"])
+@pytest.mark.parametrize("how", [pytest.param("reboot", marks=REBOOT), "power-cycle"])
 def test_the_host_is_rebooted_inside_the_window(reports: Path, how: str) -> None:
     bench = Bench(reports)
     bench.reach("the voice is ready")
@@ -359,8 +362,7 @@ def test_a_gemma_that_starts_and_never_answers(reports: Path) -> None:
 def test_a_full_disk(reports: Path) -> None:
     bench = Bench(reports, "-e", "tts_bench_timeout_s=45")
     bench.reach("the voice is ready")
-    ssh("titan", "head -c 7G /dev/zero >~/filler", timeout=120)
-    assert "100%" in inside("titan", "df /home")
+    fill_home()
     renewed = bench.output.count("Renew the lease")
     bench.reach("Give the lease back", within=300)
     assert bench.output.count("Renew the lease") > renewed
@@ -392,7 +394,7 @@ time.time, datetime.datetime = moved, Moved
 """
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="unit tests of the window cover it: its time is CLOCK_BOOTTIME")
 def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
     site = "/home/op/.local/lib/python3.11/site-packages"
     inside("titan", f"echo 0 >/tmp/clock; mkdir -p {site}; "
@@ -412,7 +414,7 @@ def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
         bench.control_node_dies()
         time.sleep(TTL / 3)
         assert status()["state"] == "held"
-        wait("Gemma is back", lambda: status()["state"] == "none", TTL + 30 + START_S)
+        wait(lambda: status()["state"] == "none", what="Gemma is back", seconds=TTL + 30 + START_S)
         assert answers_on_titan()
         note_time("the clock is moved, the control node dies (lease gone)", time.time() - since)
         assert status()["last"]["reason"] == "expired"
@@ -433,29 +435,14 @@ def test_the_keeper_is_killed(reports: Path) -> None:
 # --- who else ----------------------------------------------------------------------------------
 
 
-def test_two_benches_at_once(reports: Path) -> None:
-    first = Bench(reports)
-    first.reach("the voice is ready")
-    second = play(reports.parent / "second", *BENCH)
-    assert second.status != 0
-    who = f"{os.environ.get('USER', 'root')}@{os.uname().nodename}"
-    run_id = (reports / "latest").resolve().name
-    assert re.search(rf"{who} has the LLM's window for run {run_id}, opened \d+ (s|min) ago",
-                     second.text), second.text[-2000:]  # fmt: skip
-    assert "restore.yml" in second.text
-    assert status()["state"] == "held"
-    os.kill(first.process.pid, signal.SIGINT)
-    comes_back("a second bench is refused, the first interrupted", time.time(), START_S + 15)
-
-
-@pytest.mark.long
+@pytest.mark.long(reason="test_the_keeper_is_killed, and unit tests of settled, cover it")
 def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     """A lease whose keeper somebody has stopped, so that it ran out and nothing happened."""
     bench = Bench(reports)
     bench.reach("the voice is ready")
     ssh("titan", "systemctl --user stop understudy-window")
     bench.control_node_dies()
-    wait("it has run out", lambda: status()["state"] == "ending", TTL + 10)
+    wait(lambda: status()["state"] == "ending", what="it has run out", seconds=TTL + 10)
     assert gemma_state() == "exited"
     since = time.time()
     following = Bench(reports.parent / "second", *DIES, play=BENCH)
@@ -466,7 +453,7 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "state"), [
-    pytest.param("stop", "exited", marks=pytest.mark.long), ("pause", "paused"),
+    pytest.param("stop", "exited", marks=STOPPED), ("pause", "paused"),
 ])  # fmt: skip
 def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
     inside("titan", f"docker {command} vllm-gemma4")
@@ -477,13 +464,24 @@ def test_what_was_not_running_is_not_started(reports: Path, command: str, state:
     assert state in " ".join(played.verdict["reasons"])
 
 
-def test_restore(reports: Path) -> None:
+def test_a_second_bench_and_restore(reports: Path) -> None:
+    """One window for both: a second bench is refused, then restore.yml ends the first one."""
     idle = play(reports, "restore.yml")
     assert idle.status == 0
     assert idle.recap("titan")["changed"] == 0
     assert "titan: No window was open. The LLM answers." in idle.text
     bench = Bench(reports)
     bench.reach("the voice is ready")
+
+    second = play(reports.parent / "second", *BENCH)
+    assert second.status != 0
+    who = f"{os.environ.get('USER', 'root')}@{os.uname().nodename}"
+    run_id = (reports / "latest").resolve().name
+    opened = rf"{who} has the LLM's window for run {run_id}, opened \d+ (s|min) ago"
+    assert re.search(opened, second.text), second.text[-2000:]
+    assert "restore.yml" in second.text
+    assert status()["state"] == "held"
+
     looked = play(reports, "restore.yml", "--check")
     assert looked.status == 0
     assert "has the LLM's window for run" in looked.text
@@ -500,7 +498,7 @@ def test_restore(reports: Path) -> None:
     assert "released by restore.yml" in " ".join(played.verdict["reasons"])
 
 
-@pytest.mark.long
+@pytest.mark.long(reason="unit tests of pre-flight cover it")
 def test_lingering_is_asked_for(reports: Path) -> None:
     inside("titan", "rm /var/lib/systemd/linger/op")
     try:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import INVENTORY, REHEARSAL, ROOT, Played, llm_answers, play, service
+from in_rehearsal import INVENTORY, REHEARSAL, Played, llm_answers, play, service
 from loopback import HTML, Answer, Scripted, pcm_answer
+from played import ROOT
 
 
 @pytest.fixture(autouse=True)

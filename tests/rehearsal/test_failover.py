@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from pathlib import Path
 
 import httpx
-from conftest import REHEARSAL, play, service
+from in_rehearsal import REHEARSAL, play, service
+from waiting import until
 
 ENVIRONMENT = REHEARSAL / "phone/voice-agent.env"
 PANDA, TITAN = "http://127.0.0.1:8772", "http://127.0.0.1:8773"
 QUICK_BACK = ["failback.yml", "-e", "failback_hold_down=0", "-e", "tts_route_hold_down_times=2"]
 
 
-def speaks() -> None:
-    """Wait until the primary is ready again."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{PANDA}/health").status_code == 200:
-                return
-        time.sleep(0.5)
+def speaks() -> bool:
+    """Whether the primary is ready."""
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{PANDA}/health").status_code == 200
+    return False
 
 
 def test_there_and_back(tmp_path: Path) -> None:
@@ -51,7 +48,7 @@ def test_there_and_back(tmp_path: Path) -> None:
         assert "panda spoke 0 of 2 times" in stays.text
     finally:
         service("start", "voice")
-        speaks()
+        until(speaks, 120, "the primary is ready again", every=0.5)
     back = play(tmp_path, *QUICK_BACK)
     assert back.status == 0, back.output[-3000:]
     assert ENVIRONMENT.read_text() == before

@@ -9,8 +9,9 @@ import signal
 from fractions import Fraction
 from pathlib import Path
 
+import played
 import pytest
-from conftest import INVENTORY, Played
+from in_rehearsal import INVENTORY, Played
 from listener import CHROMIUM, NO_CHROMIUM, TYPED, Listener, expected
 from playwright.sync_api import sync_playwright
 
@@ -56,5 +57,6 @@ def test_a_listener_is_killed_half_way_and_gets_the_verdict(
     assert verdict["ratings"]["differences"]["titan"] == pytest.approx(float(off))
     assert verdict["evidence"]["level"] in ("weak", "moderate", "strong")
     assert verdict["human"]["state"] == "stands"
-    assert f"verdict: {verdict['verdict']}" in output
-    assert again.server.returncode == (0 if verdict["ok"] else 2)
+    scored = played.Played(again.server.returncode, output, reports)
+    assert f"verdict: {verdict['verdict']}" in scored.output
+    assert scored.status == (0 if verdict["ok"] else 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REHEARSAL
+from in_rehearsal import REHEARSAL
 
 from understudy.model import conditionals_cache, weights
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +190,6 @@ def install(home: Path, **times: float) -> Path:
     with (home / "keeper.py").open("a") as file:
         file.write(f"\n\nglobals().update({QUICK | times!r})\n")
     return home / "window.py"
-
-
-def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
-    return found
 
 
 def environment(pid: int | str) -> bytes:

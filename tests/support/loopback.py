@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import uvicorn
+from waiting import until
 
 from understudy.audio import pcm
 from understudy.model.types import Stopped, Synthesis
@@ -204,10 +205,9 @@ def serving(app: object) -> Iterator[str]:
 
 def wait_for(url: str, state: str, seconds: float = 10.0) -> httpx.Response:
     """Ask for health until it reports a state."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def reported() -> httpx.Response | None:
         reply = httpx.get(f"{url}/health", trust_env=False)
-        if reply.json()["state"] == state:
-            return reply
-        assert time.monotonic() < deadline, reply.text
-        time.sleep(0.02)
+        return reply if reply.json()["state"] == state else None
+
+    return until(reported, seconds, f"{url} is {state}", every=0.02)

@@ -23,8 +23,9 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.testing import patch_module_args
 from ansible.module_utils.understudy import keeper as keeper_module
 from ansible.module_utils.understudy import lease as leases
-from llm_service import HOLDER, MARK, PROGRAM, QUICK, RUN, Service, end_all, events, install, until
+from llm_service import HOLDER, MARK, PROGRAM, QUICK, RUN, Service, end_all, events, install
 from loopback import free_port
+from waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 SELF = "the run itself"

@@ -41,8 +41,8 @@ from llm_service import (
     environment,
     events,
     install,
-    until,
 )
+from waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from loopback import RATE, FakeVoice, make_voices, serving, speechlike, voice_app, wait_for
+from waiting import until
 
 from understudy.audio import pcm
 from understudy.serve import worker
@@ -39,13 +40,6 @@ def http():
 def pool():
     with ThreadPoolExecutor(20) as threads:
         yield threads
-
-
-def until(condition, seconds=8.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def post(http, at, text=TEXT, **body):

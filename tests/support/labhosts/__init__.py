@@ -1,0 +1,1 @@
+"""The lab: the hosts as containers with systemd, sshd and, on titan, Docker."""
