@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import merge_hash
@@ -16,7 +17,7 @@ from ansible.utils.vars import merge_hash
 from understudy.common.process import start_of
 
 
-def me() -> dict:
+def me() -> dict[str, str]:
     """Return who the play is, for a claim."""
     pid, node = os.getppid(), platform.node()
     return {
@@ -25,9 +26,9 @@ def me() -> dict:
     }
 
 
-def is_dead(claim: dict) -> bool:
+def is_dead(claim: dict[str, Any]) -> bool:
     """Whether a claim is of this control node, and its play is gone."""
-    node, _, rest = claim["id"].partition("/")
+    node, _, rest = str(claim["id"]).partition("/")
     pid, _, start = rest.partition("/")
     return node == platform.node() and pid.isdigit() and start_of(int(pid)) != start
 
@@ -35,14 +36,14 @@ def is_dead(claim: dict) -> bool:
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         args = dict(self._task.args)
         if args.get("state", "seen") != "seen":
             args["holder"] = merge_hash(me(), args.get("holder") or {})
         else:
             args.pop("holder", None)
-        result = self._execute_module("tts_route", args, task_vars=task_vars)
+        result: dict[str, Any] = self._execute_module("tts_route", args, task_vars=task_vars)
         claim = result.get("claim")
         if args.get("state") == "claimed" and result.get("failed") and claim and is_dead(claim):
             args["instead_of"] = claim["id"]

@@ -23,9 +23,14 @@ def run(command: list[str], timeout_s: float, *, check: bool = True) -> str:
     shown = " ".join(command)
     try:
         done = subprocess.run(
-            command, check=False, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            check=False,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
     except subprocess.TimeoutExpired:
         raise CommandError(f"{shown} did not end within {timeout_s:.0f} s") from None
     except OSError as error:

@@ -70,9 +70,16 @@ class Installer:
     """
 
     def __init__(
-        self, *, python: str, lock: str, torch_requirement: str | None, torch_args: list[str],
-        torchaudio_native: bool, system_site_packages: bool, budget_s: float,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        python: str,
+        lock: str,
+        torch_requirement: str | None,
+        torch_args: list[str],
+        torchaudio_native: bool,
+        system_site_packages: bool,
+        budget_s: float,
+    ) -> None:
         self.lock = lock
         self.torch_requirement = torch_requirement
         self.torch_args = torch_args
@@ -106,8 +113,16 @@ class Installer:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         options = ["--system-site-packages"] if self.system_site_packages else []
         self._run([self.python, "-m", "venv", *options, path], "making the environment")
-        pip = [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check",
-               "install", "--quiet", "--no-input", "--no-deps"]  # fmt: skip
+        pip = [
+            os.path.join(path, "bin", "python"),
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-input",
+            "--no-deps",
+        ]
         reports = []
         if self.torch_requirement:
             reports.append(os.path.join(path, "report-torch.json"))
@@ -152,11 +167,21 @@ class Installer:
                 if file.read().strip() == wanted:
                     return False
         self._run(
-            [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check",
-             "install", "--quiet", "--no-input", "--no-deps", "--no-index", "--force-reinstall",
-             wheel],
+            [
+                os.path.join(path, "bin", "python"),
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--no-deps",
+                "--no-index",
+                "--force-reinstall",
+                wheel,
+            ],
             "installing understudy",
-        )  # fmt: skip
+        )
         with open(marker, "w", encoding="ascii") as file:
             file.write(wanted + "\n")
         return True
@@ -167,9 +192,13 @@ class Installer:
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env=environment, start_new_session=True,
-            ) as process:  # fmt: skip
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            ) as process:
                 try:
                     out, err = process.communicate(timeout=max(left, 0.1))
                 except subprocess.TimeoutExpired:
