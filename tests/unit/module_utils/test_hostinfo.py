@@ -138,6 +138,14 @@ def test_this_host(tmp_path: Path, bin_dir: Path) -> None:
     assert found["os"]
 
 
+def test_programs_that_a_host_lacks(bin_dir: Path) -> None:
+    assert hostinfo.missing_commands() == list(hostinfo.COMMANDS)
+    (bin_dir / "grep").write_text("#!/bin/sh\n")
+    (bin_dir / "grep").chmod(0o755)
+    missing = set(hostinfo.COMMANDS) - {"grep"}
+    assert set(hostinfo.collect("/")["missing_commands"]) == missing
+
+
 def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bin_dir: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert hostinfo.collect("~/.local/share/understudy")["disk_path"] == str(tmp_path)

@@ -304,6 +304,16 @@ def test_a_torch_that_no_index_has(house: House, shortcut: str, tmp_path: Path) 
     assert str(error).endswith(venv.TORCH_HINT)
 
 
+def test_versions_that_exclude_each_other(house: House, shortcut: str, tmp_path: Path) -> None:
+    constraint = tmp_path / "constraint.txt"
+    constraint.write_text("torch<9\n")
+    arguments = ["--constraint", str(constraint)]
+    error = failed(shortcut, house.lock, tmp_path, torch_args=arguments)
+    assert "ResolutionImpossible" in str(error)
+    hint = venv.CONFLICT_HINT.format(conflict="torch==9.9", python=shortcut)
+    assert str(error).endswith(f"\n{hint}")
+
+
 def test_arguments_for_torch_reach_pip(house: House, shortcut: str, tmp_path: Path) -> None:
     error = failed(shortcut, house.lock, tmp_path, torch_args=["--no-such-option"])
     assert "no such option: --no-such-option" in str(error)
