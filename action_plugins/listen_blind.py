@@ -1,4 +1,4 @@
-"""Have a listener score a run on the control node, and show how far they are.
+"""Have a listener score a run on the control node, and show the progress.
 
 The page is not a background job: a listener waits for it, and a job costs two seconds before
 it begins. It runs beside this action, which shows what it says as it says it.
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         ]
         argv += ["--second-pass"] if args["second_pass"] else []
         argv += ["--impostor", args["impostor"]] if args["impostor"] else []
-        display, said = Display(), []
+        display, lines = Display(), []
         try:
             page = subprocess.Popen(
                 argv,
@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
         assert page.stderr
         with page:
             for line in page.stderr:
-                said.append(line.rstrip())
+                lines.append(line.rstrip())
                 if not line.startswith("understudy listen:"):  # an error is the task's own
                     display.display(f"    {line.rstrip()}")
             out = page.stdout.read()
@@ -75,6 +75,6 @@ class ActionModule(ActionBase):
                 "failed": True,
                 "changed": False,
                 "rc": page.returncode,
-                "msg": "\n".join(said[-25:]) or f"it ended with status {page.returncode}",
+                "msg": "\n".join(lines[-25:]) or f"it ended with status {page.returncode}",
             }
         return {"changed": False, "listened": json.loads(out)}

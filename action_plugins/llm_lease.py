@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         changed = False
         while True:
             asked = args | ({"wait_s": CALL_S} if waits else {})
-            result = self._reached(asked, task_vars)
+            result = self._call(asked, task_vars)
             if result.get("failed"):
                 return result
             ending = waits and result["changed"]  # there was a window to end
@@ -57,12 +57,12 @@ class ActionModule(ActionBase):
             if waits and changed:
                 self._show(result, shown, args)
             if marker:
-                self._see_to(marker, args, result)
+                self._watch_play(marker, args, result)
             if not ending or self._done(args, result) or time.monotonic() >= deadline:
                 return result  # what was seen is in the keeper's report
             args["lease"] = result["report"]["id"] if result["report"] else args.get("lease")
 
-    def _see_to(self, marker: Path, args: dict[str, Any], result: dict[str, Any]) -> None:
+    def _watch_play(self, marker: Path, args: dict[str, Any], result: dict[str, Any]) -> None:
         """Have a second process close the window if the play should not; until it is closed."""
         if args["state"] == "armed" and result["changed"]:
             plays = context.CLIARGS["args"]
@@ -87,7 +87,7 @@ class ActionModule(ActionBase):
         elif args["state"] == "closed" and self._done(args, result):
             marker.unlink(missing_ok=True)
 
-    def _reached(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Call the module; try again for `lost_s` seconds where the host cannot be reached."""
         display, host = Display(), task_vars.get("inventory_hostname")
         until = time.monotonic() + float(args.get("lost_s", 60))
@@ -129,7 +129,7 @@ class ActionModule(ActionBase):
         """Print what the keeper did since the last call."""
         for row in (result.get("report") or {}).get("events", []):
             key = (row["at"], row["event"], row["detail"])
-            # Who names no holder has ended the window before, and was told the rest then.
+            # Without a holder the window was ended before, and the rest was shown then.
             if key not in shown and (args.get("holder") or row["event"] == "closed"):
                 shown.add(key)
                 detail = f": {row['detail']}" if row["detail"] else ""

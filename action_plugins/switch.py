@@ -67,9 +67,9 @@ class ActionModule(ActionBase):
         try:
             path.mkdir(parents=True)
             record.write(str(path / "switch.json"), document)
-        except OSError as error:  # a full disk here must not keep the callers mute
-            said = [f"control node: no record is kept: {error}"]
-            return {"switch": facts, "warnings": said}
+        except OSError as error:  # a full disk here must not stop a failover
+            warnings = [f"control node: no record is kept: {error}"]
+            return {"switch": facts, "warnings": warnings}
         return {"switch": {**facts, "dir": str(path)}}
 
     def _decide(

@@ -1,4 +1,4 @@
-"""Make the primary speak a fresh sentence, from the control node, and never hang on a dead one.
+"""Make the primary speak a fresh sentence, from the control node, with a limit on connecting.
 
 Action only: it runs on the control node and asks over HTTP; no task touches the primary.
 """
@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
             if spoke:
                 time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
             missing = self._missing(config["url"], args["connect_s"])
-            found = {"healthy": False, "seen": missing} if missing else self._heard(config)
+            found = {"healthy": False, "seen": missing} if missing else self._probe(config)
             if not found["healthy"]:
                 break
             spoke += 1
@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
         }
 
     @staticmethod
-    def _heard(config: dict[str, Any]) -> dict[str, Any]:
+    def _probe(config: dict[str, Any]) -> dict[str, Any]:
         try:
             from understudy.bench.primary import (
                 probe,  # not before: a dead primary need not wait for it
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _missing(url: str, seconds: float) -> str:
-        """Return why nobody is there; nothing where a connection was made."""
+        """Return why there is no connection; nothing where one was made."""
         parts = urlsplit(url)
         address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         seen = [f"no connection to {address[0]} port {address[1]} within {seconds:g} s"]

@@ -1,4 +1,4 @@
-"""The module `tts_route`, which knows whose play a claim belongs to.
+"""The module `tts_route`, with the identity of the play that claims a client.
 
 A claim of this control node whose play is dead is taken over at once: a play that was killed is
 finished by running it again. One of another control node counts until it is too old.
@@ -18,7 +18,7 @@ from understudy.common.process import start_of
 
 
 def me() -> dict[str, str]:
-    """Return who the play is, for a claim."""
+    """Return the identity of the play, for a claim."""
     pid, node = os.getppid(), platform.node()
     return {
         "id": f"{node}/{pid}/{start_of(pid)}",

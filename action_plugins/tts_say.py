@@ -46,12 +46,12 @@ class ActionModule(ActionBase):
                 "url": result["url"],
                 "msg": f"{result['url']}: {error}",
             }
-        heard = speech_check.check(
+        found = speech_check.check(
             samples, speech_check.SAMPLE_RATE, text=args["text"], loudness=False
         )
         if args.get("wav"):
             speech_check.write_wav(args["wav"], samples)
-        result |= {"at": time.time(), "audio": heard, "text": args["text"], "wav": args.get("wav")}
-        if heard["problems"]:
-            result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(heard['problems'])}"}
+        result |= {"at": time.time(), "audio": found, "text": args["text"], "wav": args.get("wav")}
+        if found["problems"]:
+            result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(found['problems'])}"}
         return result

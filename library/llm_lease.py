@@ -160,7 +160,7 @@ def lingering() -> bool:
     return os.path.exists(f"/var/lib/systemd/linger/{getpass.getuser()}")
 
 
-class Lease:
+class LeaseModule:
     """What the module does; the window's own code is in module_utils."""
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -286,7 +286,7 @@ def main() -> None:
         ],
         supports_check_mode=True,
     )
-    asked = Lease(module)
+    asked = LeaseModule(module)
     state, changed, lease_id = module.params["state"], False, module.params["lease"]
     try:
         if state != "seen" and not module.check_mode:

@@ -1,4 +1,4 @@
-"""Running one of the inventory's commands, and saying what came of it."""
+"""Running one of the inventory's commands, and reporting the outcome."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def run(command: list[str], timeout_s: float, *, check: bool = True) -> str:
         raise CommandError(f"{shown} did not end within {timeout_s:.0f} s") from None
     except OSError as error:
         raise CommandError(f"{shown}: {error.strerror}") from error
-    said = done.stdout.strip()
+    output = done.stdout.strip()
     if check and done.returncode:
         raise CommandError(
-            f"{shown} ended with status {done.returncode}: {said[-500:] or 'no output'}"
+            f"{shown} ended with status {done.returncode}: {output[-500:] or 'no output'}"
         )
-    return said
+    return output
