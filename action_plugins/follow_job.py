@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
@@ -32,7 +33,7 @@ MISSED = 2
 class ActionModule(ActionBase):
     _requires_connection = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         _result, args = self.validate_argument_spec(ARGUMENTS)
@@ -59,10 +60,12 @@ class ActionModule(ActionBase):
                     missed = 0 if self._is_alive(args["job"]) else missed + 1
                     if missed >= MISSED:
                         return {
-                            "failed": True, "changed": False, "offset": offset,
+                            "failed": True,
+                            "changed": False,
+                            "offset": offset,
                             "msg": "the job is gone and left no result: the host was rebooted, "
                             "its disk is full, or the job was killed",
-                        }  # fmt: skip
+                        }
             except AnsibleConnectionFailure as error:
                 # The job goes on without us. An unreachable host would skip every `always`.
                 display.warning(f"{task_vars.get('inventory_hostname')}: {error}; trying again")
@@ -77,14 +80,14 @@ class ActionModule(ActionBase):
             time.sleep(LOOK_S)
 
     @staticmethod
-    def _show(lines, display):
+    def _show(lines: list[dict[str, Any]], display: Display) -> None:
         for line in lines:
             display.display(f"    {line.get('text', '')}")
 
-    def _new_lines(self, path, offset):
+    def _new_lines(self, path: str, offset: int) -> tuple[list[dict[str, Any]], int]:
         """Return what was written since `offset`, as whole lines, and the new offset."""
         command = f"tail -c +{offset + 1} {shlex.quote(path)} 2>/dev/null || true"
-        text = self._low_level_execute_command(command, sudoable=False)["stdout"]
+        text: str = self._low_level_execute_command(command, sudoable=False)["stdout"]
         whole = text[: text.rfind("\n") + 1]
         lines = []
         for row in whole.splitlines():
@@ -94,7 +97,7 @@ class ActionModule(ActionBase):
                 continue  # a login banner, say
         return lines, offset + len(whole.encode())
 
-    def _is_alive(self, job):
+    def _is_alive(self, job: str) -> bool:
         """Whether a process has the job's name in its command line; the brackets hide our own."""
         name = job.partition(".")[0]
         pattern = shlex.quote(f"[{name[0]}]{name[1:]}")
@@ -102,21 +105,27 @@ class ActionModule(ActionBase):
         command = f"grep -ls -- {pattern} /proc/[0-9]*/cmdline || true"
         return bool(self._low_level_execute_command(command, sudoable=False)["stdout"].strip())
 
-    def _ask(self, job, task_vars):
-        return self._execute_module(
+    def _ask(self, job: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(
             module_name="ansible.legacy.async_status",
-            module_args={"jid": job, "mode": "status", "_async_dir": self.get_shell_option(
-                "async_dir", default="~/.ansible_async")},
+            module_args={
+                "jid": job,
+                "mode": "status",
+                "_async_dir": self.get_shell_option("async_dir", default="~/.ansible_async"),
+            },
             task_vars=task_vars,
-        )  # fmt: skip
+        )
+        return result
 
     @staticmethod
-    def _judge(job):
+    def _judge(job: dict[str, Any]) -> dict[str, Any]:
         code = job.get("rc", 0)
         if job.get("failed") or code:
             seen = (job.get("stderr") or job.get("msg") or job.get("stdout") or "").strip()
             return {
-                "failed": True, "changed": False, "rc": code,
+                "failed": True,
+                "changed": False,
+                "rc": code,
                 "msg": f"the job ended with status {code}: {seen[-1500:]}",
-            }  # fmt: skip
+            }
         return {"changed": False, "finished": True, "rc": code}

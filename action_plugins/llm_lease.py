@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleConnectionFailure
@@ -33,18 +34,22 @@ class ActionModule(ActionBase):
     _requires_connection = True
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = dict(self._task.args)
-        marker = Path(args["run_dir"], f".window-{task_vars['inventory_hostname']}") \
-            if args.get("run_dir") else None  # fmt: skip
+        marker = (
+            Path(args["run_dir"], f".window-{task_vars['inventory_hostname']}")
+            if args.get("run_dir")
+            else None
+        )
         waits = args.get("state") in WAITS
         deadline = time.monotonic() + float(args.get("wait_s", 900))
-        shown, changed = set(), False
+        shown: set[tuple[str, str, str]] = set()
+        changed = False
         while True:
             asked = args | ({"wait_s": CALL_S} if waits else {})
-            result = self._reached(asked, task_vars)
+            result = self._call(asked, task_vars)
             if result.get("failed"):
                 return result
             ending = waits and result["changed"]  # there was a window to end
@@ -52,12 +57,12 @@ class ActionModule(ActionBase):
             if waits and changed:
                 self._show(result, shown, args)
             if marker:
-                self._see_to(marker, args, result)
+                self._watch_play(marker, args, result)
             if not ending or self._done(args, result) or time.monotonic() >= deadline:
                 return result  # what was seen is in the keeper's report
             args["lease"] = result["report"]["id"] if result["report"] else args.get("lease")
 
-    def _see_to(self, marker, args, result):
+    def _watch_play(self, marker: Path, args: dict[str, Any], result: dict[str, Any]) -> None:
         """Have a second process close the window if the play should not; until it is closed."""
         if args["state"] == "armed" and result["changed"]:
             plays = context.CLIARGS["args"]
@@ -65,38 +70,50 @@ class ActionModule(ActionBase):
             again = [restore if word in plays else word for word in sys.argv]
             marker.touch()
             subprocess.Popen(
-                [sys.executable, str(PROJECT / "roles/llm_window/files/after_play.py"),
-                 str(os.getppid()), str(marker), *again, "-e", f"run={args['run_id']}"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                [
+                    sys.executable,
+                    str(PROJECT / "roles/llm_window/files/after_play.py"),
+                    str(os.getppid()),
+                    str(marker),
+                    *again,
+                    "-e",
+                    f"run={args['run_id']}",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         elif args["state"] == "closed" and self._done(args, result):
             marker.unlink(missing_ok=True)
 
-    def _reached(self, args, task_vars):
+    def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Call the module; try again for `lost_s` seconds where the host cannot be reached."""
         display, host = Display(), task_vars.get("inventory_hostname")
         until = time.monotonic() + float(args.get("lost_s", 60))
         while True:
             try:
-                return self._execute_module(
+                result: dict[str, Any] = self._execute_module(
                     module_name="llm_lease", module_args=args, task_vars=task_vars
                 )
+                return result
             except AnsibleConnectionFailure as error:
                 if args.get("state") == "armed":
                     raise  # nothing was touched yet
                 if time.monotonic() >= until:
                     return {
-                        "failed": args.get("state") != "renewed", "changed": False, "lost": True,
+                        "failed": args.get("state") != "renewed",
+                        "changed": False,
+                        "lost": True,
                         "msg": f"{host} cannot be reached ({error}); its own lease brings the LLM "
                         "back. Next, when it is back: ansible-playbook restore.yml",
-                    }  # fmt: skip
+                    }
                 display.warning(f"{host}: {error}; trying again")
                 self._connection.reset()
                 time.sleep(TRY_S)
 
     @staticmethod
-    def _done(args, result):
+    def _done(args: dict[str, Any], result: dict[str, Any]) -> bool:
         """Whether the lease that was meant is gone, or the LLM is as far as was asked for."""
         there, meant = result["window"]["lease"] or {}, args.get("lease")
         if not there or (meant and there["id"] != meant):
@@ -106,11 +123,13 @@ class ActionModule(ActionBase):
             return result["window"]["state"] == "held" or phase == "silent"
         return args["state"] == "answered" and phase == "answered"
 
-    def _show(self, result, shown, args):
+    def _show(
+        self, result: dict[str, Any], shown: set[tuple[str, str, str]], args: dict[str, Any]
+    ) -> None:
         """Print what the keeper did since the last call."""
         for row in (result.get("report") or {}).get("events", []):
             key = (row["at"], row["event"], row["detail"])
-            # Who names no holder has ended the window before, and was told the rest then.
+            # Without a holder the window was ended before, and the rest was shown then.
             if key not in shown and (args.get("holder") or row["event"] == "closed"):
                 shown.add(key)
                 detail = f": {row['detail']}" if row["detail"] else ""

@@ -10,6 +10,7 @@ import os
 import platform
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import ansible.module_utils
 from ansible.plugins.action import ActionBase
@@ -40,14 +41,17 @@ REQUIRED_IF = [("step", "begin", ["reports_dir"]), ("step", "decide", ["primary"
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
+        task_vars = task_vars or {}
         _result, args = self.validate_argument_spec(ARGUMENTS, required_if=REQUIRED_IF)
         own = task_vars["hostvars"]["localhost"].get("tts_route_switch", {})
         step = {"begin": self._begin, "decide": self._decide, "end": self._end}[args["step"]]
         return {"changed": False, **step(args, own, task_vars)}
 
-    def _begin(self, args, _own, _task_vars):
+    def _begin(
+        self, args: dict[str, Any], _own: dict[str, Any], _task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
         reports, since = Path(args["reports_dir"]).resolve(), process.started_at(os.getppid())
         known = decide.evidence(str(reports), args["evidence_days"])
         facts = {"began": since, "evidence": known, "dir": ""}
@@ -63,12 +67,14 @@ class ActionModule(ActionBase):
         try:
             path.mkdir(parents=True)
             record.write(str(path / "switch.json"), document)
-        except OSError as error:  # a full disk here must not keep the callers mute
-            said = [f"control node: no record is kept: {error}"]
-            return {"switch": facts, "warnings": said}
+        except OSError as error:  # a full disk here must not stop a failover
+            warnings = [f"control node: no record is kept: {error}"]
+            return {"switch": facts, "warnings": warnings}
         return {"switch": {**facts, "dir": str(path)}}
 
-    def _decide(self, args, own, task_vars):
+    def _decide(
+        self, args: dict[str, Any], own: dict[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
         clients = {
             name: row.get("tts_route_found")
             or {"problem": row.get("tts_route_problem") or "nothing was seen"}
@@ -80,9 +86,14 @@ class ActionModule(ActionBase):
         }
         try:
             decision = decide.decide(
-                args["command"], clients, standbys, args["primary"], args["to"] or "",
-                args["force"], args["heard_for_s"],
-            )  # fmt: skip
+                args["command"],
+                clients,
+                standbys,
+                args["primary"],
+                args["to"] or "",
+                args["force"],
+                args["heard_for_s"],
+            )
         except decide.Refused as error:
             self._record(own, {"status": "failed", "error": str(error), "primary": args["primary"]})
             return {"failed": True, "msg": f"nobody was switched: {error}"}
@@ -96,7 +107,9 @@ class ActionModule(ActionBase):
         )
         return {"switch": {**own, "decision": decision}, "warnings": loud}
 
-    def _end(self, args, own, task_vars):
+    def _end(
+        self, args: dict[str, Any], own: dict[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
         if self._task.check_mode:
             return {"last_words": []}
         rows = {}
@@ -122,11 +135,11 @@ class ActionModule(ActionBase):
         return {"last_words": words, "ok": ended["status"] == "ok"}
 
     @staticmethod
-    def _hosts(group, task_vars):
+    def _hosts(group: str, task_vars: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         names = task_vars["groups"].get(group, [])
         return [(name, task_vars["hostvars"][name]) for name in names]
 
-    def _record(self, own, data):
+    def _record(self, own: dict[str, Any], data: dict[str, Any]) -> None:
         if not own.get("dir") or self._task.check_mode:
             return
         try:

@@ -1,4 +1,4 @@
-"""Make the primary speak a fresh sentence, from the control node, and never hang on a dead one.
+"""Make the primary speak a fresh sentence, from the control node, with a limit on connecting.
 
 Action only: it runs on the control node and asks over HTTP; no task touches the primary.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleActionFail
@@ -26,17 +27,18 @@ ARGUMENTS = {
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         _result, args = self.validate_argument_spec(ARGUMENTS)
         config, times = args["config"], args["times"]
         pause = args["hold_down_s"] / max(times - 1, 1)
-        began, spoke, found = time.monotonic(), 0, {}
+        began, spoke = time.monotonic(), 0
+        found: dict[str, Any] = {}
         while spoke < times:
             if spoke:
                 time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
             missing = self._missing(config["url"], args["connect_s"])
-            found = {"healthy": False, "seen": missing} if missing else self._heard(config)
+            found = {"healthy": False, "seen": missing} if missing else self._probe(config)
             if not found["healthy"]:
                 break
             spoke += 1
@@ -46,12 +48,15 @@ class ActionModule(ActionBase):
         if "problems" in found:
             found["seen"] = "; ".join(row["seen"] for row in found["problems"])
         return {
-            "changed": False, "healthy": found["healthy"], "seen": found["seen"], "times": spoke,
+            "changed": False,
+            "healthy": found["healthy"],
+            "seen": found["seen"],
+            "times": spoke,
             "wall_s": time.monotonic() - began,
-        }  # fmt: skip
+        }
 
     @staticmethod
-    def _heard(config):
+    def _probe(config: dict[str, Any]) -> dict[str, Any]:
         try:
             from understudy.bench.primary import (
                 probe,  # not before: a dead primary need not wait for it
@@ -63,13 +68,13 @@ class ActionModule(ActionBase):
         return probe(config)
 
     @staticmethod
-    def _missing(url, seconds):
-        """Return why nobody is there; nothing where a connection was made."""
+    def _missing(url: str, seconds: float) -> str:
+        """Return why there is no connection; nothing where one was made."""
         parts = urlsplit(url)
         address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         seen = [f"no connection to {address[0]} port {address[1]} within {seconds:g} s"]
 
-        def connect():
+        def connect() -> None:
             try:
                 socket.create_connection(address, timeout=seconds).close()
             except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -23,14 +24,14 @@ else:
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         if missing:
             raise AnsibleActionFail(
                 f"control node: {missing}. Next: make control, then . .venv/bin/activate"
             )
         args = {"text": fresh_sentence(), **self._task.args}
-        result = self._execute_module("tts_say", args, task_vars=task_vars)
+        result: dict[str, Any] = self._execute_module("tts_say", args, task_vars=task_vars)
         if "body" not in result:
             return result
         body, headers = base64.b64decode(result.pop("body")), result.pop("headers")
@@ -46,10 +47,10 @@ class ActionModule(ActionBase):
                 "url": result["url"],
                 "msg": f"{result['url']}: {error}",
             }
-        heard = check(samples, SAMPLE_RATE, text=args["text"], loudness=False)
+        found = check(samples, SAMPLE_RATE, text=args["text"], loudness=False)
         if args.get("wav"):
             write_wav(args["wav"], samples)
-        result |= {"at": time.time(), "audio": heard, "text": args["text"], "wav": args.get("wav")}
-        if heard["problems"]:
-            result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(heard['problems'])}"}
+        result |= {"at": time.time(), "audio": found, "text": args["text"], "wav": args.get("wav")}
+        if found["problems"]:
+            result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(found['problems'])}"}
         return result

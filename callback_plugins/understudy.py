@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from ansible.plugins.callback.default import CallbackModule as Default
 
@@ -23,12 +24,18 @@ extends_documentation_fragment:
 
 #: Actions that only prepare the next one; nobody watches them.
 QUIET = (
-    "include_tasks", "include_role", "set_fact", "assert", "set_stats", "validate_argument_spec",
-)  # fmt: skip
+    "include_tasks",
+    "include_role",
+    "set_fact",
+    "assert",
+    "set_stats",
+    "validate_argument_spec",
+)
 
 
-def quiet(task):
-    return task.action.rpartition(".")[2] in QUIET
+def quiet(task: Any) -> bool:
+    name: str = task.action
+    return name.rpartition(".")[2] in QUIET
 
 
 class CallbackModule(Default):
@@ -36,39 +43,39 @@ class CallbackModule(Default):
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "understudy"
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         # What an action shows while it works is seen at once, through a pipe to tee as well.
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(line_buffering=True)
 
-    def v2_runner_on_skipped(self, result):
+    def v2_runner_on_skipped(self, result: Any) -> None:
         pass
 
-    def v2_runner_item_on_skipped(self, result):
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
         pass
 
-    def v2_playbook_on_include(self, included_file):
+    def v2_playbook_on_include(self, included_file: Any) -> None:
         pass
 
-    def v2_playbook_on_task_start(self, task, is_conditional):
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         if not quiet(task):
             super().v2_playbook_on_task_start(task, is_conditional)
 
-    def v2_runner_on_ok(self, result):
+    def v2_runner_on_ok(self, result: Any) -> None:
         if not quiet(result.task):
             super().v2_runner_on_ok(result)
 
-    def v2_runner_item_on_ok(self, result):
+    def v2_runner_item_on_ok(self, result: Any) -> None:
         if not quiet(result.task):
             super().v2_runner_item_on_ok(result)
 
-    def v2_runner_retry(self, result):
+    def v2_runner_retry(self, result: Any) -> None:
         # A loop that waits is no failure; the last try is shown as what it is.
         if self._display.verbosity:
             super().v2_runner_retry(result)
 
-    def v2_playbook_on_stats(self, stats):
+    def v2_playbook_on_stats(self, stats: Any) -> None:
         super().v2_playbook_on_stats(stats)
         for line in stats.custom.get("_run", {}).get("last_words", []):
             self._display.display(line)

@@ -145,6 +145,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import keeper as keepers
@@ -159,7 +160,7 @@ def lingering() -> bool:
     return os.path.exists(f"/var/lib/systemd/linger/{getpass.getuser()}")
 
 
-class Lease:
+class LeaseModule:
     """What the module does; the window's own code is in module_utils."""
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -169,13 +170,13 @@ class Lease:
         if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
             os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
 
-    def look(self) -> dict:
-        found = self.window.look()
+    def look(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.window.look()
         found["lingering"] = lingering()
         found["user"] = getpass.getuser()
         return found
 
-    def start_keeper(self, lease: dict, *, by_hand: bool) -> str:
+    def start_keeper(self, lease: dict[str, Any], *, by_hand: bool) -> str:
         """See that a keeper watches the lease; return what was seen if none does.
 
         Args:
@@ -208,13 +209,16 @@ class Lease:
         """Start the keeper as a process of its own, which outlives this one."""
         program = os.path.join(self.window.home, "window.py")
         subprocess.Popen(
-            [sys.executable, program, "keep"], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, program, "keep"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
-    def arm(self) -> dict:
+    def arm(self) -> dict[str, Any]:
         p = self.p
-        lease = self.window.arm(p["run_id"], p["holder"], p["ttl_s"], p["service"])
+        lease: dict[str, Any] = self.window.arm(p["run_id"], p["holder"], p["ttl_s"], p["service"])
         seen = self.start_keeper(lease, by_hand=False)
         if seen:
             self.window.withdraw(lease["id"])
@@ -251,7 +255,8 @@ def main() -> None:
         argument_spec={
             "home": {"type": "path", "required": True},
             "state": {
-                "type": "str", "default": "seen",
+                "type": "str",
+                "default": "seen",
                 "choices": ["seen", "settled", "armed", "renewed", "answered", "closed"],
             },
             "lease": {"type": "str"},
@@ -280,8 +285,8 @@ def main() -> None:
             ("state", "renewed", ("lease",)),
         ],
         supports_check_mode=True,
-    )  # fmt: skip
-    asked = Lease(module)
+    )
+    asked = LeaseModule(module)
     state, changed, lease_id = module.params["state"], False, module.params["lease"]
     try:
         if state != "seen" and not module.check_mode:

@@ -127,7 +127,10 @@ def main() -> None:
         result.update(model=model, ready_after_s=time.time() - began)
 
         def ask() -> float:
-            return llm.complete(p["url"], model, p["max_tokens"], p["timeout_s"], p["api_key"])
+            wall_s: float = llm.complete(
+                p["url"], model, p["max_tokens"], p["timeout_s"], p["api_key"]
+            )
+            return wall_s
 
         result["latency"] = llm.measure(ask, p["requests"], p["warmup"], p["until"], p["pause_s"])
         n, failures = result["latency"]["n"], result["latency"]["failures"]

@@ -99,12 +99,13 @@ kind:
 """
 
 import difflib
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy.route import Route, RouteError, put
 
 
-def only_the_line(before: str, after: str) -> dict:
+def only_the_line(before: str, after: str) -> dict[str, str]:
     """Return the diff of an environment file without its other lines: they may be secrets."""
     changed = list(difflib.ndiff(before.splitlines(), after.splitlines()))
     return {
@@ -113,7 +114,7 @@ def only_the_line(before: str, after: str) -> dict:
     }
 
 
-def run(module: AnsibleModule, route: Route) -> dict:
+def run(module: AnsibleModule, route: Route) -> dict[str, Any]:
     p = module.params
     seen = {"route": route.look()}
     if p["state"] == "seen":

@@ -96,6 +96,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy.route import RouteError, get
@@ -127,7 +128,7 @@ def read(path: str) -> str:
         raise RouteError("file", f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def settings(p: dict) -> tuple[str, str | None]:
+def settings(p: dict[str, Any]) -> tuple[str, str | None]:
     """Return the URL and the token, as the client has them."""
     text = read(p["file"])
     url = get(text, p["key"])
@@ -139,7 +140,7 @@ def settings(p: dict) -> tuple[str, str | None]:
     return url.rstrip("/"), token
 
 
-def ask(p: dict, url: str, token: str | None) -> tuple[bytes, dict]:
+def ask(p: dict[str, Any], url: str, token: str | None) -> tuple[bytes, dict[str, str]]:
     """Return the body of a reply with status 200, and its headers with names in lower case."""
     body = {"text": p["text"], "reference_audio": p["reference_audio"], **p["tuning"]}
     headers = {"Content-Type": "application/json"}

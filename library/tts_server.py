@@ -115,6 +115,7 @@ wall_s:
 
 import os
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy.voiceserver import ServerError, VoiceServer
@@ -123,7 +124,7 @@ from ansible.module_utils.understudy.voiceserver import ServerError, VoiceServer
 MUST, MAY = ("state", "start", "stop"), ("keep", "reset", "log")
 
 
-def run(module: AnsibleModule, server: VoiceServer) -> dict:
+def run(module: AnsibleModule, server: VoiceServer) -> dict[str, Any]:
     state, wait_s = module.params["state"], module.params["wait_s"]
     if state == "seen" or module.check_mode:
         seen = server.look()

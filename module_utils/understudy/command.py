@@ -1,4 +1,4 @@
-"""Running one of the inventory's commands, and saying what came of it."""
+"""Running one of the inventory's commands, and reporting the outcome."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ def run(command: list[str], timeout_s: float, *, check: bool = True) -> str:
     shown = " ".join(command)
     try:
         done = subprocess.run(
-            command, check=False, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            check=False,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
     except subprocess.TimeoutExpired:
         raise CommandError(f"{shown} did not end within {timeout_s:.0f} s") from None
     except OSError as error:
         raise CommandError(f"{shown}: {error.strerror}") from error
-    said = done.stdout.strip()
+    output = done.stdout.strip()
     if check and done.returncode:
         raise CommandError(
-            f"{shown} ended with status {done.returncode}: {said[-500:] or 'no output'}"
+            f"{shown} ended with status {done.returncode}: {output[-500:] or 'no output'}"
         )
-    return said
+    return output

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from typing import Any
 
+#: What plays and actions start on a host, beside the services that the inventory names.
+COMMANDS = ("env", "flock", "grep", "tail", "tar", "timeout")
 GPU_FIELDS = ("name", "compute_cap", "memory.total", "driver_version")
 
 
@@ -27,6 +29,7 @@ def collect(disk_path: str) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "venv": importlib.util.find_spec("ensurepip") is not None,
+        "missing_commands": missing_commands(),
         "cpus": len(os.sched_getaffinity(0)),
         "mem_total_bytes": memory.get("MemTotal"),
         "mem_available_bytes": memory.get("MemAvailable"),
@@ -34,6 +37,11 @@ def collect(disk_path: str) -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(path).free,
         **gpus(),
     }
+
+
+def missing_commands() -> list[str]:
+    """Return the programs of `COMMANDS` that are not on PATH."""
+    return [name for name in COMMANDS if shutil.which(name) is None]
 
 
 def existing_parent(path: str) -> str:
@@ -111,6 +119,10 @@ def parse_gpus(rows: str, banner: str) -> dict[str, Any]:
 
 def _run(command: list[str]) -> str:
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=30, check=True,
-    ).stdout  # fmt: skip
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout

@@ -137,13 +137,13 @@ class Keeper:
         while leased_processes(self.lease["id"], PAUSING) and time.monotonic() < waited:
             self._pause(0.2)  # a stop that is under way would hit the LLM after it was started
         found = leased_processes(self.lease["id"], INSIDE, PAUSING)
-        evicted, told = found, set()
+        evicted, signalled = found, set()
         term_until = time.monotonic() + TERM_S
         while found and time.monotonic() < term_until + TERM_S:
             late = time.monotonic() >= term_until
             for pid, _ in found:
-                if late or pid not in told:  # a second SIGTERM would disturb who tidies up
-                    told.add(pid)
+                if late or pid not in signalled:  # a second SIGTERM would disturb a clean-up
+                    signalled.add(pid)
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
             self._pause(0.2)
@@ -221,8 +221,8 @@ class Keeper:
 
     def _note(self, event: str, detail: str | None) -> None:
         """Record an event that may come again and again; the same detail is kept once."""
-        said = [(row["event"], row["detail"]) for row in self.report["events"][-3:]]
-        if (event, leases.short(detail)) not in said:
+        recent = [(row["event"], row["detail"]) for row in self.report["events"][-3:]]
+        if (event, leases.short(detail)) not in recent:
             self._event(event, detail)
 
     def _event(self, event: str, detail: str | None = None) -> None:
@@ -256,7 +256,7 @@ def leased_processes(lease_id: str, *marks: str) -> list[tuple[int, str]]:
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
-            # In this order: who becomes one in between is found by its environment.
+            # In this order: a process that is replaced in between is found by its environment.
             with open(f"/proc/{entry}/cmdline", "rb") as file:
                 inside = not wanted.isdisjoint(file.read().split(b"\0"))
             with open(f"/proc/{entry}/environ", "rb") as file:

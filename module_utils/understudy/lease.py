@@ -94,9 +94,9 @@ class Window:
 
     def deadline(self, lease: dict[str, Any]) -> tuple[float, str]:
         """Return when the lease runs out (boot time; 0: released) and who set that."""
-        said = self._read("deadline")
-        if said.get("id") == lease["id"] and isinstance(said.get("deadline"), (int, float)):
-            return float(said["deadline"]), str(said.get("by") or "")
+        record = self._read("deadline")
+        if record.get("id") == lease["id"] and isinstance(record.get("deadline"), (int, float)):
+            return float(record["deadline"]), str(record.get("by") or "")
         return float(lease["opened"]) + float(lease["ttl_s"]), ""
 
     def keeper(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Window:
 
         Args:
             run_id: the run that has the window.
-            holder: who it is, for another who is refused: ``user@control node``.
+            holder: shown to others who are refused: ``user@control node``.
             ttl_s: how long the lease lasts without being renewed, in seconds.
             service: ``url``, ``model``, ``state_command``, ``running_regex``, ``resume_command``,
                 ``running`` (as it was found) and ``ready_timeout_s``.
@@ -223,7 +223,7 @@ class Window:
         return lease
 
     def held_by(self, lease: dict[str, Any]) -> str:
-        """Return a sentence about who has the window."""
+        """Return a sentence that names the holder of the window."""
         since = clock.boottime() - lease["opened"]
         ago = (
             f"{clock.lasting(since)} ago"
@@ -299,8 +299,8 @@ class Window:
         return lease
 
     def _set_deadline(self, lease: dict[str, Any], deadline: float, by: str) -> None:
-        said = {"id": lease["id"], "deadline": deadline, "by": short(by)}
-        self.overwrite("deadline", said, DEADLINE_BYTES)
+        record = {"id": lease["id"], "deadline": deadline, "by": short(by)}
+        self.overwrite("deadline", record, DEADLINE_BYTES)
 
     def overwrite(self, name: str, document: dict[str, Any], size: int) -> None:
         """Write JSON over a file of a fixed size, in one call and without needing new blocks.
@@ -372,26 +372,26 @@ def story(report: dict[str, Any] | None) -> str:
     """Return what became of a window, in sentences, from what its keeper wrote."""
     if not report:
         return "No keeper's record of this window is left on the host."
-    told = [f"The lease {_ended(report)}."]
+    sentences = [f"The lease {_ended(report)}."]
     if report.get("evicted"):
-        told.append(f"{report['evicted']} processes were still at work inside and were ended.")
+        sentences.append(f"{report['evicted']} processes were still at work inside and were ended.")
     phase, attempts = report.get("phase"), report.get("attempts") or 0
     if report.get("answered_at"):
         how = f"was started ({attempts}x) and " if attempts else ""
-        told.append(
+        sentences.append(
             f"The LLM {how}answered {report['back_after_s']:.0f} s after that began, "
             f"at {report['answered_at']}."
         )
     elif phase in (STARTING, SILENT):
-        told.append(
+        sentences.append(
             f"The LLM does not answer: {report.get('seen') or 'nothing was seen yet'}. "
             "The keeper goes on trying."
         )
     elif phase == EVICTING:
-        told.append("What was started inside is being ended.")
+        sentences.append("What was started inside is being ended.")
     if phase == ANSWERED:
-        told.append("The keeper is seeing it stay up.")
-    return " ".join(told)
+        sentences.append("The keeper is seeing it stay up.")
+    return " ".join(sentences)
 
 
 def short(text: str | None) -> str | None:

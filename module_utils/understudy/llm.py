@@ -103,9 +103,13 @@ def _answer(
 
 
 def wait_until_ready(
-    url: str, model: str | None, max_tokens: int, wait_s: float, request_timeout_s: float,
+    url: str,
+    model: str | None,
+    max_tokens: int,
+    wait_s: float,
+    request_timeout_s: float,
     api_key: str | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Try until a completion comes back, and return the model's name.
 
     Raises:
@@ -125,9 +129,12 @@ def wait_until_ready(
 
 
 def measure(
-    ask: Callable[[], float], requests: int, warmup: int, until: str | None = None,
+    ask: Callable[[], float],
+    requests: int,
+    warmup: int,
+    until: str | None = None,
     pause_s: float = 0.0,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measure the latency of completions.
 
     Args:

@@ -214,10 +214,15 @@ class Route:
                 known = kept.get("target") if kept.get("url") == found else None
                 previous = {"target": known, "url": found}
             state = {
-                "schema_version": 1, "epoch": epoch, "target": target, "url": url,
-                "previous": previous, "by": holder["who"], "at": clock.utc_now(),
+                "schema_version": 1,
+                "epoch": epoch,
+                "target": target,
+                "url": url,
+                "previous": previous,
+                "by": holder["who"],
+                "at": clock.utc_now(),
                 "finished": settled,
-            }  # fmt: skip
+            }
             self._keep(STATE, state)
             if settled:  # only the number is new
                 return {"changed": True, "before": before, "after": before, "reloaded": False}
@@ -225,8 +230,12 @@ class Route:
                 self._write(after)
             self._reload(reload_command)
             self._keep(STATE, {**state, "finished": True})
-            return {"changed": True, "before": before, "after": after,
-                    "reloaded": bool(reload_command)}  # fmt: skip
+            return {
+                "changed": True,
+                "before": before,
+                "after": after,
+                "reloaded": bool(reload_command),
+            }
 
     @staticmethod
     def _reload(command: list[str]) -> None:

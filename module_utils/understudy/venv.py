@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,11 +26,17 @@ from .record import write
 MARKER = "install.json"
 PACKAGE_MARKER = "understudy.sha256"
 
-
 TORCH_HINT = (
     "Your pip knows no such build of torch. Next: name the index that has CPU builds (PyTorch's "
     "own 'Get started' page shows it) in chatterbox_torch_args; for a rehearsal: "
     "make rehearse REHEARSAL_TORCH_ARGS='--index-url URL'"
+)
+
+
+CONFLICT_HINT = (
+    "pip was asked for versions that exclude each other: {conflict}. The lock agrees with itself, "
+    "so look for versions that this host demands, next: "
+    "env | grep ^PIP_; {python} -m pip config list"
 )
 
 
@@ -70,9 +77,16 @@ class Installer:
     """
 
     def __init__(
-        self, *, python: str, lock: str, torch_requirement: str | None, torch_args: list[str],
-        torchaudio_native: bool, system_site_packages: bool, budget_s: float,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        python: str,
+        lock: str,
+        torch_requirement: str | None,
+        torch_args: list[str],
+        torchaudio_native: bool,
+        system_site_packages: bool,
+        budget_s: float,
+    ) -> None:
         self.lock = lock
         self.torch_requirement = torch_requirement
         self.torch_args = torch_args
@@ -106,17 +120,21 @@ class Installer:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         options = ["--system-site-packages"] if self.system_site_packages else []
         self._run([self.python, "-m", "venv", *options, path], "making the environment")
-        pip = [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check",
-               "install", "--quiet", "--no-input", "--no-deps"]  # fmt: skip
+        pip = [
+            os.path.join(path, "bin", "python"),
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-input",
+            "--no-deps",
+        ]
         reports = []
         if self.torch_requirement:
             reports.append(os.path.join(path, "report-torch.json"))
             command = [*pip, "--report", reports[-1], *self.torch_args, self.torch_requirement]
-            try:
-                self._run(command, f"installing {self.torch_requirement}")
-            except VenvError as error:
-                hint = f"\n{TORCH_HINT}" if "No matching distribution" in str(error) else ""
-                raise VenvError(f"{error}{hint}", error.kind) from None
+            self._run(command, f"installing {self.torch_requirement}")
         reports.append(os.path.join(path, "report-lock.json"))
         command = [*pip, "--require-hashes", "--report", reports[-1], "-r", self.lock]
         self._run(command, f"installing {os.path.basename(self.lock)}")
@@ -152,11 +170,21 @@ class Installer:
                 if file.read().strip() == wanted:
                     return False
         self._run(
-            [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check",
-             "install", "--quiet", "--no-input", "--no-deps", "--no-index", "--force-reinstall",
-             wheel],
+            [
+                os.path.join(path, "bin", "python"),
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--no-deps",
+                "--no-index",
+                "--force-reinstall",
+                wheel,
+            ],
             "installing understudy",
-        )  # fmt: skip
+        )
         with open(marker, "w", encoding="ascii") as file:
             file.write(wanted + "\n")
         return True
@@ -167,9 +195,13 @@ class Installer:
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
         try:
             with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env=environment, start_new_session=True,
-            ) as process:  # fmt: skip
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            ) as process:
                 try:
                     out, err = process.communicate(timeout=max(left, 0.1))
                 except subprocess.TimeoutExpired:
@@ -183,8 +215,18 @@ class Installer:
             raise VenvError(f"{doing}: {' '.join(command[:4])}: {error}") from None
         if process.returncode:
             seen = (err.strip() or out.strip())[-3000:]
-            raise VenvError(f"{doing}: {seen}")
+            raise VenvError(f"{doing}: {seen}{self._hint(seen)}")
         return out
+
+    def _hint(self, seen: str) -> str:
+        """Return what to add to an error of pip, such as the next command."""
+        if f"No matching distribution found for {self.torch_requirement}" in seen:
+            return f"\n{TORCH_HINT}"
+        if "ResolutionImpossible" in seen:
+            found = re.search(r"Cannot install (.+?) because these package versions", seen)
+            conflict = found[1] if found else "see above"
+            return "\n" + CONFLICT_HINT.format(conflict=conflict, python=self.python)
+        return ""
 
 
 def packages(report: str) -> list[dict[str, Any]]:

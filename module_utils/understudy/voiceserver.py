@@ -63,7 +63,7 @@ class VoiceServer:
     def health(self) -> dict[str, Any] | None:
         """Return what the server says of itself; None where nothing of ours answers.
 
-        A port that somebody else has answers something else.
+        Another program on that port answers something else.
         """
         try:
             try:
@@ -78,10 +78,10 @@ class VoiceServer:
 
     def service(self) -> str:
         """Return what the service says: ``running``, ``failed`` or ``stopped``."""
-        said = self._run(self.state_command, check=False)
-        if re.search(self.running_regex, said, re.MULTILINE):
+        output = self._run(self.state_command, check=False)
+        if re.search(self.running_regex, output, re.MULTILINE):
             return "running"
-        return "failed" if re.search(self.failed_regex, said, re.MULTILINE) else "stopped"
+        return "failed" if re.search(self.failed_regex, output, re.MULTILINE) else "stopped"
 
     def look(self) -> dict[str, Any]:
         """Return ``service`` and ``health``."""
@@ -148,7 +148,7 @@ class VoiceServer:
         return True
 
     def idle(self, timeout_s: float) -> bool:
-        """Wait for a moment in which it speaks to nobody; return whether there was one."""
+        """Wait until it serves no request; return whether that came in time."""
         deadline = time.monotonic() + timeout_s
         while True:
             health = self.health()
@@ -168,7 +168,7 @@ class VoiceServer:
         if not self.log_command:
             return ""
         try:
-            said = self._run(self.log_command, check=False)
+            output = self._run(self.log_command, check=False)
         except ServerError:
             return ""
-        return f"; the end of its log:\n{said[-LOG_CHARACTERS:]}" if said else ""
+        return f"; the end of its log:\n{output[-LOG_CHARACTERS:]}" if output else ""

@@ -4,7 +4,7 @@
 
 The marker is a file that the play removes when it has closed its window. When that is gone, or the
 command has succeeded, there is nothing left to do. What the command says is in restore.log beside
-the marker; a terminal that the play ran in is told.
+the marker; a terminal that the play ran in shows it, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def terminal_of(pid: int) -> int | None:
 
 
 def end_others(run_id: str) -> None:
-    """End what else the play had started on the control node: the baseline."""
+    """End what the play had started on the control node: the baseline."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if f"UNDERSTUDY_RUN={run_id}".encode() in (entry / "environ").read_bytes().split(b"\0"):

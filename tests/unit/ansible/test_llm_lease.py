@@ -76,9 +76,12 @@ Call = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def call(
-    module: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path, home: Path,
-) -> Call:  # fmt: skip
+    module: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    home: Path,
+) -> Call:
     """Run the module with the given options and return its result."""
     hasty = SimpleNamespace(monotonic=time.monotonic, sleep=lambda s: time.sleep(s / 10))
     monkeypatch.setattr(module, "time", hasty)
@@ -287,9 +290,14 @@ def test_the_window_of_another_is_left_alone(
 
 @pytest.mark.parametrize(("state", "command"), [("answered", ["false"]), ("closed", [])])
 def test_without_a_service_manager_the_keeper_is_started_by_hand(
-    call: Call, home: Path, window: leases.Window, service: Service, impatient: None, state: str,
+    call: Call,
+    home: Path,
+    window: leases.Window,
+    service: Service,
+    impatient: None,
+    state: str,
     command: list[str],
-) -> None:  # fmt: skip
+) -> None:
     lease = window.arm(RUN, HOLDER, 60, service.described())
     result = call(state, lease=lease["id"], holder=SELF, keeper_command=command, wait_s=20)
     assert result["changed"] is True
@@ -516,8 +524,13 @@ def test_every_event_is_shown_once_and_when_it_comes(
     assert {args.get("wait_s") for args in act.asked[1:]} == {0.2}
     assert Shown.lines == as_shown(window.last())
     assert [line.split()[1].rstrip(":") for line in Shown.lines] == [
-        "keeper", "released", "start_failed", "started", "answered", "closed"
-    ]  # fmt: skip
+        "keeper",
+        "released",
+        "start_failed",
+        "started",
+        "answered",
+        "closed",
+    ]
 
 
 def test_after_its_time_it_tells_what_was_seen(
@@ -627,13 +640,21 @@ def test_in_a_play(home: Path, window: leases.Window, service: Service, tmp_path
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
     played = subprocess.run(
         ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml")],
-        cwd=ROOT, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {
-            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "default",
-            "ANSIBLE_SSH_RETRIES": "0", "ANSIBLE_SSH_ARGS": "-F none -o ControlMaster=no",
+        cwd=ROOT,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ
+        | {
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "default",
+            "ANSIBLE_SSH_RETRIES": "0",
+            "ANSIBLE_SSH_ARGS": "-F none -o ControlMaster=no",
         },
-    )  # fmt: skip
+    )
     assert played.returncode == 4, played.stdout[-3000:]
     recap = {
         line.split()[0]: dict(word.split("=") for word in line.split()[2:])

@@ -80,9 +80,16 @@ def test_nobody_is_waited_for_longer_than_said(monkeypatch: pytest.MonkeyPatch) 
 # --- asking from the client ------------------------------------------------------------------
 
 
-ASK = {"token_key": "TOKEN", "token_file": "", "key": "URL", "path": "/synthesize", "timeout_s": 10,
-       "reference_audio": "samantha.wav", "text": "Hello there.",
-       "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6}}  # fmt: skip
+ASK = {
+    "token_key": "TOKEN",
+    "token_file": "",
+    "key": "URL",
+    "path": "/synthesize",
+    "timeout_s": 10,
+    "reference_audio": "samantha.wav",
+    "text": "Hello there.",
+    "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6},
+}
 
 
 def test_url_and_token_come_from_where_the_client_has_them(tmp_path: Path) -> None:

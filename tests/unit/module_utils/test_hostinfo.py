@@ -78,8 +78,11 @@ def test_a_line_that_is_no_gpu_is_told(line: str) -> None:
 
 def test_nvidia_smi_is_not_installed(bin_dir: Path) -> None:
     assert hostinfo.gpus() == {
-        "driver": None, "cuda": None, "gpus": [], "gpu_note": "nvidia-smi is not installed"
-    }  # fmt: skip
+        "driver": None,
+        "cuda": None,
+        "gpus": [],
+        "gpu_note": "nvidia-smi is not installed",
+    }
 
 
 def test_nvidia_smi_is_asked(bin_dir: Path) -> None:
@@ -99,9 +102,7 @@ def test_a_driver_that_does_not_answer(bin_dir: Path) -> None:
     smi(bin_dir, "echo 'NVIDIA-SMI has failed because it could not'; echo 'reach it' >&2; exit 9")
     found = hostinfo.gpus()
     assert found["gpus"] == []
-    assert found["gpu_note"] == (
-        "nvidia-smi: NVIDIA-SMI has failed because it could not reach it"
-    )  # fmt: skip
+    assert found["gpu_note"] == ("nvidia-smi: NVIDIA-SMI has failed because it could not reach it")
 
 
 def test_an_nvidia_smi_that_may_not_be_run(bin_dir: Path) -> None:
@@ -113,8 +114,9 @@ def test_memory_is_in_bytes(tmp_path: Path) -> None:
     path = tmp_path / "meminfo"
     path.write_text("MemTotal:  125506260 kB\nMemAvailable:   1024 kB\nHugePages_Total:    3\n")
     assert hostinfo.meminfo(str(path)) == {
-        "MemTotal": 125506260 * 1024, "MemAvailable": 1024 * 1024
-    }  # fmt: skip
+        "MemTotal": 125506260 * 1024,
+        "MemAvailable": 1024 * 1024,
+    }
 
 
 def test_the_nearest_parent_that_exists(tmp_path: Path) -> None:
@@ -136,6 +138,14 @@ def test_this_host(tmp_path: Path, bin_dir: Path) -> None:
     assert 0 < found["mem_available_bytes"] <= found["mem_total_bytes"]
     assert 1 <= found["cpus"] <= (os.cpu_count() or 1)
     assert found["os"]
+
+
+def test_programs_that_a_host_lacks(bin_dir: Path) -> None:
+    assert hostinfo.missing_commands() == list(hostinfo.COMMANDS)
+    (bin_dir / "grep").write_text("#!/bin/sh\n")
+    (bin_dir / "grep").chmod(0o755)
+    missing = set(hostinfo.COMMANDS) - {"grep"}
+    assert set(hostinfo.collect("/")["missing_commands"]) == missing
 
 
 def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bin_dir: Path) -> None:

@@ -28,21 +28,47 @@ SIBLINGS = {path.stem for path in OURS.glob("*.py")}
 ALLOWED = {"ansible.module_utils.basic", "ansible.module_utils.understudy"}
 #: Names of the standard library that came after Python 3.9, as they are imported or used.
 NEWER = {
-    "contextlib.aclosing", "contextlib.chdir", "dataclasses.KW_ONLY", "datetime.UTC",
-    "enum.StrEnum", "hashlib.file_digest", "inspect.get_annotations", "itertools.batched",
-    "itertools.pairwise", "operator.call", "statistics.correlation", "sys.orig_argv",
-    "sys.stdlib_module_names", "tomllib", "types.EllipsisType", "types.NoneType", "types.UnionType",
-    "typing.Concatenate", "typing.Never", "typing.NotRequired", "typing.ParamSpec",
-    "typing.Required", "typing.Self", "typing.TypeAlias", "typing.TypeGuard", "typing.override",
-    "typing.assert_never", "warnings.deprecated",
-}  # fmt: skip
+    "contextlib.aclosing",
+    "contextlib.chdir",
+    "dataclasses.KW_ONLY",
+    "datetime.UTC",
+    "enum.StrEnum",
+    "hashlib.file_digest",
+    "inspect.get_annotations",
+    "itertools.batched",
+    "itertools.pairwise",
+    "operator.call",
+    "statistics.correlation",
+    "sys.orig_argv",
+    "sys.stdlib_module_names",
+    "tomllib",
+    "types.EllipsisType",
+    "types.NoneType",
+    "types.UnionType",
+    "typing.Concatenate",
+    "typing.Never",
+    "typing.NotRequired",
+    "typing.ParamSpec",
+    "typing.Required",
+    "typing.Self",
+    "typing.TypeAlias",
+    "typing.TypeGuard",
+    "typing.override",
+    "typing.assert_never",
+    "warnings.deprecated",
+}
 #: Built-in names and methods that came later, and arguments of what was there before.
 NEWER_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning"}
 NEWER_METHODS = {"bit_count", "add_note", "hardlink_to", "walk"}
 NEWER_ARGUMENTS = {
-    ("zip", "strict"), ("dataclass", "slots"), ("dataclass", "kw_only"), ("field", "kw_only"),
-    ("TemporaryDirectory", "delete"), ("bisect", "key"), ("insort", "key"),
-}  # fmt: skip
+    ("zip", "strict"),
+    ("dataclass", "slots"),
+    ("dataclass", "kw_only"),
+    ("field", "kw_only"),
+    ("TemporaryDirectory", "delete"),
+    ("bisect", "key"),
+    ("insort", "key"),
+}
 
 
 def shown(path: Path) -> str:

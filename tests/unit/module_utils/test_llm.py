@@ -315,10 +315,17 @@ def test_latency_has_the_contracts_fields() -> None:
     samples = [10.0, 20.0, 40.0]
     found = llm.latency(samples, 5, 1)
     assert found == {
-        "n": 3, "warmup": 5, "failures": 1, "min_ms": 10.0, "mean_ms": pytest.approx(70 / 3),
-        "p50_ms": 20.0, "p95_ms": pytest.approx(38.0), "max_ms": 40.0,
-        "cv": pytest.approx(np.std(samples, ddof=1) / np.mean(samples)), "samples_ms": samples,
-    }  # fmt: skip
+        "n": 3,
+        "warmup": 5,
+        "failures": 1,
+        "min_ms": 10.0,
+        "mean_ms": pytest.approx(70 / 3),
+        "p50_ms": 20.0,
+        "p95_ms": pytest.approx(38.0),
+        "max_ms": 40.0,
+        "cv": pytest.approx(np.std(samples, ddof=1) / np.mean(samples)),
+        "samples_ms": samples,
+    }
 
 
 def test_no_samples_are_no_zeros() -> None:

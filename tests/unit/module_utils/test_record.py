@@ -41,9 +41,14 @@ def test_the_first_write_has_the_header(directory: Path) -> None:
     written = update(directory)
     assert written.pop("started_at").endswith("Z")
     assert written == {
-        "schema_version": 1, "run_id": "20261122-031500Z", "phase": "llm_window", "host": None,
-        "status": "running", "finished_at": None, "error": None,
-    }  # fmt: skip
+        "schema_version": 1,
+        "run_id": "20261122-031500Z",
+        "phase": "llm_window",
+        "host": None,
+        "status": "running",
+        "finished_at": None,
+        "error": None,
+    }
 
 
 def test_the_run_id_is_the_directory_also_with_a_slash_at_the_end(directory: Path) -> None:
@@ -55,8 +60,9 @@ def test_later_writes_keep_what_was_known(directory: Path) -> None:
     first = update(directory, hosts={"titan": {"mode": "pause", "before": {"n": 20}}})
     second = update(directory, hosts={"titan": {"after": {"n": 20}}, "other": {}}, drift=1.0)
     assert second["hosts"] == {
-        "titan": {"mode": "pause", "before": {"n": 20}, "after": {"n": 20}}, "other": {}
-    }  # fmt: skip
+        "titan": {"mode": "pause", "before": {"n": 20}, "after": {"n": 20}},
+        "other": {},
+    }
     assert second["started_at"] == first["started_at"]
     assert json.loads((directory / "llm.json").read_text()) == second
 
@@ -167,8 +173,12 @@ def test_a_file_that_is_not_json_is_not_overwritten(directory: Path) -> None:
 
 def test_an_error_has_the_contracts_five_fields() -> None:
     assert record.error("llm", "titan", "asking", "silence", "docker ps") == {
-        "kind": "llm", "host": "titan", "trying": "asking", "seen": "silence", "next": "docker ps"
-    }  # fmt: skip
+        "kind": "llm",
+        "host": "titan",
+        "trying": "asking",
+        "seen": "silence",
+        "next": "docker ps",
+    }
 
 
 def test_a_failure_that_was_recorded_stays(directory: Path) -> None:

@@ -95,9 +95,17 @@ def test_a_file_that_is_not_there_is_named(client: r.Route, file: Path) -> None:
 
 def test_a_switch_there_and_back(client: r.Route, file: Path, tmp_path: Path) -> None:
     assert client.look() == {
-        "url": PANDA, "epoch": 0, "target": None, "previous": None, "finished": True,
-        "foreign": False, "by": None, "at": None, "heard": None, "claim": None,
-    }  # fmt: skip
+        "url": PANDA,
+        "epoch": 0,
+        "target": None,
+        "previous": None,
+        "finished": True,
+        "foreign": False,
+        "by": None,
+        "at": None,
+        "heard": None,
+        "claim": None,
+    }
     client.claim(ME, 60)
     done = client.switch(1, "titan", TITAN, ME, touch(tmp_path))
     assert (done["changed"], done["reloaded"], reloads(tmp_path)) == (True, True, 1)

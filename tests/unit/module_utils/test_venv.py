@@ -93,11 +93,18 @@ def lock_line(path: Path, name: str, version: str) -> str:
 
 
 def installer(lock: Path, **changes: Any) -> venv.Installer:
-    return venv.Installer(**{
-        "python": PYTHON, "lock": str(lock), "torch_requirement": "torch==9.9",
-        "torch_args": [], "torchaudio_native": False, "system_site_packages": False,
-        "budget_s": 300, **changes,
-    })  # fmt: skip
+    return venv.Installer(
+        **{
+            "python": PYTHON,
+            "lock": str(lock),
+            "torch_requirement": "torch==9.9",
+            "torch_args": [],
+            "torchaudio_native": False,
+            "system_site_packages": False,
+            "budget_s": 300,
+            **changes,
+        }
+    )
 
 
 class House:
@@ -111,11 +118,12 @@ class House:
         wheel(self.packages, "torch", "9.9+cpu")
         self.lock = directory / "lock.txt"
         self.lock.write_text(
-            lock_line(wheel(self.packages, "chatterbox_tts", "0.1.7", REQUIRES),
-                      "chatterbox-tts", "0.1.7")
+            lock_line(
+                wheel(self.packages, "chatterbox_tts", "0.1.7", REQUIRES), "chatterbox-tts", "0.1.7"
+            )
             + lock_line(wheel(self.packages, "torchaudio", "9.9", **extension), "torchaudio", "9.9")
             + lock_line(sdist(self.packages), "s3tokenizer", "1.0")
-        )  # fmt: skip
+        )
 
     def build(self) -> None:
         self.installer = installer(self.lock)
@@ -166,15 +174,31 @@ def test_what_the_lock_names_is_installed(house: House) -> None:
 
 def test_every_package_is_a_wheel_or_was_built_here(house: House) -> None:
     assert sorted(house.facts["packages"], key=lambda row: row["name"]) == [
-        {"name": "chatterbox-tts", "version": "0.1.7", "kind": "wheel",
-         "file": "chatterbox_tts-0.1.7-py3-none-any.whl"},
-        {"name": "s3tokenizer", "version": "1.0", "kind": "source",
-         "file": "s3tokenizer-1.0.tar.gz"},
-        {"name": "torch", "version": "9.9+cpu", "kind": "wheel",
-         "file": "torch-9.9+cpu-py3-none-any.whl"},
-        {"name": "torchaudio", "version": "9.9", "kind": "wheel",
-         "file": "torchaudio-9.9-py3-none-any.whl"},
-    ]  # fmt: skip
+        {
+            "name": "chatterbox-tts",
+            "version": "0.1.7",
+            "kind": "wheel",
+            "file": "chatterbox_tts-0.1.7-py3-none-any.whl",
+        },
+        {
+            "name": "s3tokenizer",
+            "version": "1.0",
+            "kind": "source",
+            "file": "s3tokenizer-1.0.tar.gz",
+        },
+        {
+            "name": "torch",
+            "version": "9.9+cpu",
+            "kind": "wheel",
+            "file": "torch-9.9+cpu-py3-none-any.whl",
+        },
+        {
+            "name": "torchaudio",
+            "version": "9.9",
+            "kind": "wheel",
+            "file": "torchaudio-9.9-py3-none-any.whl",
+        },
+    ]
     assert house.facts["built_from_source"] == ["s3tokenizer"]
 
 
@@ -183,7 +207,7 @@ def test_upstreams_exact_pins_and_what_became_of_them(house: House) -> None:
         {"name": "librosa", "declared": "==0.11.0", "installed": None, "overridden": False},
         {"name": "s3tokenizer", "declared": "==1.0", "installed": "1.0", "overridden": False},
         {"name": "torch", "declared": "==2.6.0", "installed": "9.9+cpu", "overridden": True},
-    ]  # fmt: skip
+    ]
 
 
 def test_a_local_version_is_no_override(house: House) -> None:
@@ -302,6 +326,16 @@ def test_a_torch_that_no_index_has(house: House, shortcut: str, tmp_path: Path) 
     assert str(error).startswith("installing torch==1.2.3: ")
     assert "No matching distribution found for torch==1.2.3" in str(error)
     assert str(error).endswith(venv.TORCH_HINT)
+
+
+def test_versions_that_exclude_each_other(house: House, shortcut: str, tmp_path: Path) -> None:
+    constraint = tmp_path / "constraint.txt"
+    constraint.write_text("torch<9\n")
+    arguments = ["--constraint", str(constraint)]
+    error = failed(shortcut, house.lock, tmp_path, torch_args=arguments)
+    assert "ResolutionImpossible" in str(error)
+    hint = venv.CONFLICT_HINT.format(conflict="torch==9.9", python=shortcut)
+    assert str(error).endswith(f"\n{hint}")
 
 
 def test_arguments_for_torch_reach_pip(house: House, shortcut: str, tmp_path: Path) -> None:

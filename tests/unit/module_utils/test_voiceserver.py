@@ -56,10 +56,16 @@ class Service:
         self.says(READY)
         ask = ["sh", str(home / "manager"), str(home)]
         self.server = v.VoiceServer(
-            f"http://127.0.0.1:{self.port}/health", [*ask, "state"], "^active$", "^failed$",
-            [*ask, "start", sys.executable, str(self.port)], [*ask, "stop"],
-            [*ask, "keep"], [*ask, "reset"], [*ask, "log"],
-        )  # fmt: skip
+            f"http://127.0.0.1:{self.port}/health",
+            [*ask, "state"],
+            "^active$",
+            "^failed$",
+            [*ask, "start", sys.executable, str(self.port)],
+            [*ask, "stop"],
+            [*ask, "keep"],
+            [*ask, "reset"],
+            [*ask, "log"],
+        )
 
     def says(self, health: dict) -> None:
         part = self.home / "health.part"

@@ -102,9 +102,10 @@ def program(home: Path, *arguments: str, **options: Any) -> subprocess.Popen[str
     path = home / "window.py"
     return subprocess.Popen(
         [sys.executable, "-S", str(path if path.exists() else install(home)), *arguments],
-        text=True, stdin=subprocess.DEVNULL,
+        text=True,
+        stdin=subprocess.DEVNULL,
         **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
-    )  # fmt: skip
+    )
 
 
 def detail(report: dict[str, Any], event: str) -> str:
@@ -191,10 +192,11 @@ def test_of_processes_that_arm_at_once_one_has_it(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-S", "-c", RACER, str(tmp_path), str(number), str(rounds)],
             env=os.environ | {"PYTHONPATH": str(ROOT / "module_utils")},
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for number in range(racers)
-    ]  # fmt: skip
+    ]
     until(lambda: len(list(tmp_path.glob("ready-*"))) == racers)
     (tmp_path / "go").touch()
     won = [
@@ -405,9 +407,7 @@ def test_a_keeper_that_was_killed_goes_on_where_it_was(
     assert (home / "deadline").read_bytes() == deadline
     assert second.wait(10) == 0
     assert lease["opened"] + 1.2 <= service.starts[0] < lease["opened"] + 3
-    assert events(window.last()) == [
-        "keeper", "keeper", "expired", "started", "answered", "closed"
-    ]  # fmt: skip
+    assert events(window.last()) == ["keeper", "keeper", "expired", "started", "answered", "closed"]
     pids = [row["detail"].split()[-1] for row in window.last()["events"][:2]]
     assert pids == [str(first.pid), str(second.pid)]
 
@@ -425,8 +425,11 @@ def test_killed_while_it_starts_the_llm(window: Window, service: Service, home: 
     last = window.last()
     assert (last["reason"], last["by"], last["attempts"]) == ("released", "ann@desk", 1)
     assert [event for event in events(last) if event != "keeper"] == [
-        "released", "started", "answered", "closed"
-    ]  # fmt: skip
+        "released",
+        "started",
+        "answered",
+        "closed",
+    ]
     assert len(service.starts) == 1
 
 
@@ -580,8 +583,11 @@ def test_what_was_started_inside_is_ended_before_the_llm_is_started(
     pids = marked(lease, 4)
     service.set("tenants", " ".join(map(str, pids)))
     assert sorted(name for _, name in leased_processes(lease["id"], INSIDE)) == [
-        "sh", "sh", "sleep", "sleep"
-    ]  # fmt: skip
+        "sh",
+        "sh",
+        "sleep",
+        "sleep",
+    ]
     assert leased_processes(lease["id"], PAUSING) == leased_processes("0" * 32, INSIDE) == []
 
     window.release("ann@desk")
@@ -741,9 +747,7 @@ def test_a_start_that_fails_is_tried_again(window: Window, service: Service, kee
     assert keep().result(10) == 0
     last = window.last()
     assert (last["attempts"], len(service.starts)) == (4, 4)
-    assert events(last) == [
-        "keeper", "released", "start_failed", "started", "answered", "closed"
-    ]  # fmt: skip
+    assert events(last) == ["keeper", "released", "start_failed", "started", "answered", "closed"]
     assert detail(last, "start_failed") == "Error: no such device"
     assert detail(last, "started") == "attempt 4, it was 'exited'"
     gaps = [
@@ -836,9 +840,15 @@ def test_an_llm_that_goes_down_again_is_started_again(
     assert keep().result(10) == 0
     last = window.last()
     assert events(last) == [
-        "keeper", "released", "started", "answered", "stopped_again", "started", "answered",
+        "keeper",
+        "released",
+        "started",
+        "answered",
+        "stopped_again",
+        "started",
+        "answered",
         "closed",
-    ]  # fmt: skip
+    ]
     assert detail(last, "stopped_again") == "its service says 'exited'"
     assert last["attempts"] == 2
     assert service.running
@@ -890,9 +900,10 @@ def disk(tmp_path: Path, quick: None) -> Iterator[Path]:
     path.mkdir()
     options = "size=128k,nr_inodes=15,mode=0700"
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=False,
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
+        check=False,
         capture_output=True,
-    )  # fmt: skip
+    )
     if mounted.returncode:
         pytest.skip("only root may mount")
     yield path
@@ -958,8 +969,13 @@ def test_a_disk_that_fills_up_inside_the_window_changes_nothing(
     assert service.running
     assert window.lease() is None
     assert events(window.last()) == [
-        "keeper", "released", "start_failed", "started", "answered", "closed"
-    ]  # fmt: skip
+        "keeper",
+        "released",
+        "start_failed",
+        "started",
+        "answered",
+        "closed",
+    ]
     assert not (home / "deadline").exists()
 
 
@@ -986,10 +1002,14 @@ def test_a_lease_that_cannot_be_read_is_an_error_with_the_next_command(
     path.write_text(damage)
     message = rf"the lease {path} cannot be read \(.+\)\. Next: see .* then rm {path}$"
     for act in (
-        window.lease, window.look, lambda: arm(window, service), lambda: window.release("me"),
-        lambda: window.renew(lease["id"]), lambda: window.withdraw(lease["id"]),
+        window.lease,
+        window.look,
+        lambda: arm(window, service),
+        lambda: window.release("me"),
+        lambda: window.renew(lease["id"]),
+        lambda: window.withdraw(lease["id"]),
         lambda: keeper_module.keep(window),
-    ):  # fmt: skip
+    ):
         with pytest.raises(leases.WindowError, match=message):
             act()
     assert path.read_text() == damage
@@ -1042,9 +1062,16 @@ def test_without_its_deadline_a_lease_lasts_as_long_as_it_was_armed_for(
 
 
 WRONG = {
-    "events": None, "evicted": "many", "attempts": None, "ttl_s": [], "phase": 7, "reason": 7,
-    "by": 7, "answered_at": "x", "back_after_s": None,
-}  # fmt: skip
+    "events": None,
+    "evicted": "many",
+    "attempts": None,
+    "ttl_s": [],
+    "phase": 7,
+    "reason": 7,
+    "by": 7,
+    "answered_at": "x",
+    "back_after_s": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -1181,11 +1208,18 @@ def test_the_programs_own_times_are_those_of_the_module() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (-3, "0 s"), (0, "0 s"), (45, "45 s"), (119.4, "119 s"), (120, "2 min"),
-        (12 * 60 + 20, "12 min"), (119 * 60, "119 min"), (2 * 3600, "2 h 0 min"),
-        (3 * 3600 + 300, "3 h 5 min"), (26 * 3600, "26 h 0 min"),
+        (-3, "0 s"),
+        (0, "0 s"),
+        (45, "45 s"),
+        (119.4, "119 s"),
+        (120, "2 min"),
+        (12 * 60 + 20, "12 min"),
+        (119 * 60, "119 min"),
+        (2 * 3600, "2 h 0 min"),
+        (3 * 3600 + 300, "3 h 5 min"),
+        (26 * 3600, "26 h 0 min"),
     ],
-)  # fmt: skip
+)
 def test_a_duration_for_a_person(seconds: float, said: str) -> None:
     assert clock.lasting(seconds) == said
 
