@@ -10,7 +10,7 @@ from in_lab import TIMES, inside, lab, llm_answers
 
 #: The bench installs what the others need. The failovers, which are timed, come last: CI runs the
 #: rehearsal's tests beside the first ones.
-ORDER = ("test_bench", "test_window", "test_lab", "test_failover")
+ORDER = ("test_bench", "test_window", "test_lab", "test_failover", "test_control")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -54,10 +54,10 @@ def summary(values: Sequence[float]) -> Summary:
     data = np.asarray(values, dtype=np.float64)
     return Summary(
         n=len(values),
-        min=float(data.min()),
+        min=float(min(values)),
         mean=float(data.mean()),
         p50=percentile(values, 50),
         p95=percentile(values, 95) if len(values) > 1 else None,
-        max=float(data.max()),
+        max=float(max(values)),
         cv=coefficient_of_variation(values),
     )

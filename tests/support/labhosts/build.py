@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from .common import (
     HOSTS,
@@ -50,19 +51,25 @@ def build() -> tuple[str, bool]:
         return image.result(), changed
 
 
-def base_image() -> str:
-    """Make a minimal Debian with Python, from Debian's packages, and return its name."""
-    packages = "python3,python3-venv,ca-certificates"
-    name = f"understudy-lab:base-{digest(SUITE, packages)}"
+def base_image(suite: str = SUITE, *more: str) -> str:
+    """Make a minimal Debian with Python, from Debian's packages, and return its name.
+
+    Args:
+        suite: of Debian.
+        more: packages beside Python.
+    """
+    packages = ",".join(("python3", "python3-venv", "ca-certificates", *more))
+    name = f"understudy-lab:base-{digest(suite, packages)}"
     if has_image(name):
         return name
-    say("building a minimal Debian")
-    rootfs = LAB / "rootfs"
+    say(f"building a minimal Debian ({suite})")
+    rootfs = LAB / "rootfs" / suite
     unmount_below(rootfs)
     remove(rootfs)
+    rootfs.mkdir(parents=True)
     mirror = [os.environ["LAB_MIRROR"]] if os.environ.get("LAB_MIRROR") else []
     bootstrap = ["debootstrap", "--variant=minbase", f"--include={packages}"]
-    run("build a minimal Debian", [*bootstrap, SUITE, rootfs, *mirror])
+    run("build a minimal Debian", [*bootstrap, suite, rootfs, *mirror])
     remove(rootfs / "var/cache/apt/archives")
     pack = 'tar --numeric-owner -C "$0" -c . | docker import - "$1"'
     run("make an image of it", ["bash", "-o", "pipefail", "-c", pack, rootfs, name])
@@ -108,8 +115,7 @@ def download(image: str = "") -> None:
     part.mkdir(parents=True)
     python = [sys.executable]
     if image:
-        options = ["--network=host", f"--volume={part}:{part}", f"--volume={LOCKS}:{LOCKS}:ro"]
-        options += [f"--env={name}" for name in os.environ if name.startswith("PIP_")]
+        options = [f"--volume={part}:{part}", f"--volume={LOCKS}:{LOCKS}:ro", *pip_options()]
         python = ["docker", "run", "--rm", "--pull=never", *options, image, "python3"]
     pip = [*python, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     pip += ["--dest", str(part)]
@@ -123,6 +129,18 @@ def download(image: str = "") -> None:
     remove(wheels)
     part.rename(wheels)
     (wheels / ".made-of").write_text(made_of)
+
+
+def pip_options() -> list[str]:
+    """Return the options of `docker run` with which pip reaches what the machine's own reaches."""
+    names = [name for name in os.environ if name.startswith("PIP_")]
+    values = [os.environ[name] for name in names if os.environ[name].startswith("/")]
+    files = [path for path in ("/etc/pip.conf", *values) if Path(path).exists()]
+    return [
+        "--network=host",
+        *(f"--env={name}" for name in names),
+        *(f"--volume={path}:{path}:ro" for path in dict.fromkeys(files)),
+    ]
 
 
 def environment(base: str) -> bool:
