@@ -62,58 +62,10 @@ checks:
   elements: dict
 """
 
-import json
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import record
 
-from understudy.verdict import preflight, ratings
-
-
-def sheet_problems(path: str, run_dir: str, hosts: list) -> list:
-    """Read a sheet as the verdict will, against the utterances and hosts of this run."""
-    try:
-        with open(os.path.join(run_dir, "run.json"), encoding="utf-8") as file:
-            run = json.load(file)
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-        ids = [row["id"] for row in run["utterances"]]
-        if ids:
-            ratings.parse(text, os.path.basename(path), utterances=ids, hosts=hosts)
-    except (OSError, UnicodeDecodeError, ratings.RatingsError) as error:
-        return [{"id": "ab_scores", "seen": str(error), "next": f"correct {path}"}]
-    return []
-
-
-def judge(hosts: dict, problems: list, mode: str) -> dict:
-    document = {"checks": preflight.input_checks(problems), "hosts": {}, "llm": {}, "primary": {}}
-    document["busy"] = []
-    for name, found in hosts.items():
-        facts = found["facts"]
-        document["hosts"][name] = facts
-        document["checks"] += preflight.host_checks(name, facts, found["needs"])
-        if found.get("llm"):
-            llm = found["llm"]
-            document["llm"][name] = {"healthy": bool(llm.get("healthy"))} | {
-                key: llm.get(key) for key in ("url", "state", "model", "latency")
-            }
-            document["busy"] += llm.get("busy", [])
-            window = preflight.window_checks(name, llm)
-            document["checks"] += window
-            if window[0]["ok"]:  # otherwise it was not asked
-                document["checks"] += preflight.llm_check(
-                    name, llm, mode=mode, next_step=llm.get("next", "")
-                )
-        if found.get("primary"):
-            primary = found["primary"]
-            document["primary"][name] = {
-                key: primary.get(key)
-                for key in ("url", "healthy", "health", "spoke", "wall_s", "audio")
-            }
-            document["busy"] += primary.get("busy", [])
-            document["checks"] += preflight.primary_check(name, primary)
-    return document
+from understudy.verdict import preflight
 
 
 def main() -> None:
@@ -131,8 +83,8 @@ def main() -> None:
     problems = list(p["problems"])
     if p["ab_scores"]:
         rated = [name for name, found in p["hosts"].items() if found["rated"]]
-        problems += sheet_problems(p["ab_scores"], p["run_dir"], rated)
-    document = judge(p["hosts"], problems, p["gemma_mode"])
+        problems += preflight.sheet_problems(p["ab_scores"], p["run_dir"], rated)
+    document = preflight.judge(p["hosts"], problems, p["gemma_mode"])
     message = preflight.message(document["checks"])
     document["status"] = "failed" if message else "ok"
     if message:

@@ -15,9 +15,24 @@ class JsonError(ValueError):
     """A JSON file that cannot be read; the message names the path and the position."""
 
 
+def utc_text(time: datetime) -> str:
+    """Return a time as it stands in every file: ISO 8601, UTC, whole seconds, ``Z``."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def utc_now() -> str:
-    """Return the time as it stands in every file: ISO 8601, UTC, whole seconds, ``Z``."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the current time as it stands in every file."""
+    return utc_text(datetime.now(UTC))
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """Return a document as it stands in a file: two spaces, keys in their order.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which is not JSON.
+        TypeError: a value has no form in JSON.
+    """
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
@@ -34,7 +49,7 @@ def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     try:
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json_text(document)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -69,3 +84,23 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise JsonError(f"{path}: {type(document).__name__}, expected an object")
     return document
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the JSON document in the bytes.
+
+    Raises:
+        ValueError: with what is wrong with them.
+    """
+    if not content.strip():
+        raise ValueError("it is empty")
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_not_json)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not complete JSON ({error})") from error

@@ -14,6 +14,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from referencing import Registry, Resource
 
+from understudy.common.jsonio import parse_json
+
 #: The documents of a run directory: alone, or one per host. A calibration stands beside the runs.
 DOCUMENT = re.compile(
     r"(?P<one>run|preflight|llm|identity|ratings|verdict)\.json"
@@ -80,8 +82,8 @@ def _document_problems(
     if name is None:
         return None, [f"{path.name}: not a file of a run directory"]
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         return None, [f"{path.name}: not JSON: {error}"]
     faults = sorted(validators[name].iter_errors(document), key=lambda e: e.json_path)
     return document, [
@@ -103,10 +105,6 @@ def _leaves(fault: ValidationError) -> Iterator[ValidationError]:
 def _shorten(message: str) -> str:
     """Cut the middle out of a message: it may quote a whole document."""
     return message if len(message) <= 240 else f"{message[:80]} … {message[-150:]}"
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _wav_problems(run_dir: Path, document: dict[str, Any]) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from understudy.common.jsonio import read_json
 
 FAILOVER, FAILBACK = "failover.yml", "failback.yml"
 
@@ -29,10 +30,10 @@ def evidence(reports: str, days: float, now: float | None = None) -> dict[str, A
     """
     known: dict[str, Any] = {"run_id": None, "verdict": None, "age_days": None}
     try:
-        found = json.loads(Path(reports, "latest", "verdict.json").read_text(encoding="utf-8"))
+        found = read_json(Path(reports, "latest", "verdict.json"))
         run_id, verdict = found["run_id"], found["verdict"]
         then = datetime.strptime(run_id, "%Y%m%d-%H%M%SZ").replace(tzinfo=UTC)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         missing = "no run has a verdict: nobody has shown that the standby sounds like the primary"
         return {**known, "warning": missing}
     age = ((time.time() if now is None else now) - then.timestamp()) / 86400

@@ -29,6 +29,7 @@ from understudy.audio.speech_check import Limits
 from understudy.common.jsonio import JsonError, read_json, utc_now, write_json
 from understudy.listening import session
 from understudy.listening.session import HOME, ListeningError
+from understudy.verdict.validity import given_for
 
 SCHEMA_VERSION = 1
 UTTERANCES = 10
@@ -151,7 +152,7 @@ def _recordings(run_dir: Path, run: Mapping[str, Any]) -> Recordings:
     return Recordings(
         run_dir, str(run.get("run_id") or run_dir.name), standby, primary, ids, wavs,
         dict(sorted(digests.items())), (run.get("voice") or {}).get("sha256"),
-        _given_for(run_dir, standby),
+        given_for({standby: read_json(run_dir / f"bench-{standby}.json").get("environment")}),
     )  # fmt: skip
 
 
@@ -191,22 +192,6 @@ def _files_of(
             continue
         wavs[host, utterance] = path
         digests[wav] = digest
-
-
-def _given_for(run_dir: Path, standby: str) -> dict[str, Any]:
-    """Return what of the standby a rating depends on, as far as the bench recorded it."""
-    try:
-        environment = read_json(run_dir / f"bench-{standby}.json")["environment"]
-        return {
-            standby: {
-                "weights_sha256": environment["weights"],
-                "voice_sha256": environment["voice_sha256"],
-                "lock_sha256": environment["lock_sha256"],
-                "driver": environment.get("driver"),
-            }
-        }
-    except (JsonError, KeyError, TypeError, AttributeError):
-        return {}
 
 
 # The order

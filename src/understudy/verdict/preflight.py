@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
+from understudy.common.jsonio import JsonError, read_json
+from understudy.verdict import ratings, scoring
+
 GIB = 1024**3
+#: The package of Debian and Ubuntu that has a command, where its name is another.
+PACKAGES = {
+    "env": "coreutils", "flock": "util-linux", "tail": "coreutils", "timeout": "coreutils",
+}  # fmt: skip
 
 
 def check(
@@ -30,6 +39,14 @@ def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list
     if not facts.get("reachable"):
         return [check("reachable", host, False, facts.get("seen") or "no answer", needs["ssh"])]
     rows = [check("reachable", host, True, f"{facts['os']}, {facts['arch']}", "")]
+    if "missing_commands" in facts:
+        missing = facts["missing_commands"]
+        packages = sorted({PACKAGES.get(name, name) for name in missing})
+        rows.append(
+            check("commands", host, not missing,
+                  f"missing: {', '.join(missing)}" if missing else "every program is there",
+                  f"ssh {host} sudo apt install {' '.join(packages)}")
+        )  # fmt: skip
     if "disk_bytes" in needs:
         rows.append(
             _enough("disk", host, facts["disk_free_bytes"], needs["disk_bytes"],
@@ -144,6 +161,72 @@ def input_checks(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bad = {row["id"] for row in rows}
     good = {"utterances": "ten utterances", "voice": "the voice reference is usable"}
     return rows + [check(key, None, True, text, "") for key, text in good.items() if key not in bad]
+
+
+def control_node_checks(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Judge the control node: where hosts are not reached, the ssh client may be what is missing.
+
+    Args:
+        hosts: by name ``facts``; see `host_checks`.
+    """
+    if shutil.which("ssh") or all(found["facts"].get("reachable") for found in hosts.values()):
+        return []
+    seen = "the ssh client is missing, and not every host was reached"
+    return [check("ssh", None, False, seen, "sudo apt install openssh-client")]
+
+
+def sheet_problems(path: str, run_dir: str, hosts: list[str]) -> list[dict[str, Any]]:
+    """Read a sheet as the verdict will, against the utterances and hosts of this run."""
+    try:
+        ids = [row["id"] for row in read_json(Path(run_dir, "run.json"))["utterances"]]
+        text = scoring.read_sheet(Path(path))[1]
+        if ids:
+            ratings.parse(text, Path(path).name, utterances=ids, hosts=hosts)
+    except (JsonError, ratings.RatingsError) as error:
+        return [{"id": "ab_scores", "seen": str(error), "next": f"correct {path}"}]
+    return []
+
+
+def judge(
+    hosts: dict[str, dict[str, Any]], problems: list[dict[str, Any]], mode: str
+) -> dict[str, Any]:
+    """Judge what was found on every host.
+
+    Args:
+        hosts: by name ``facts``, ``needs``, and where there is one ``llm`` and ``primary``.
+        problems: see `input_checks`.
+        mode: how the run treats the LLM.
+
+    Returns:
+        ``checks``, ``hosts``, ``llm``, ``primary`` and ``busy`` of preflight.json.
+    """
+    document: dict[str, Any] = {
+        "checks": [*input_checks(problems), *control_node_checks(hosts)],
+        "hosts": {}, "llm": {}, "primary": {}, "busy": [],
+    }  # fmt: skip
+    for name, found in hosts.items():
+        facts = found["facts"]
+        document["hosts"][name] = facts
+        document["checks"] += host_checks(name, facts, found["needs"])
+        if found.get("llm"):
+            llm = found["llm"]
+            document["llm"][name] = {"healthy": bool(llm.get("healthy"))} | {
+                key: llm.get(key) for key in ("url", "state", "model", "latency")
+            }
+            document["busy"] += llm.get("busy", [])
+            window = window_checks(name, llm)
+            document["checks"] += window
+            if window[0]["ok"]:  # otherwise it was not asked
+                document["checks"] += llm_check(name, llm, mode=mode, next_step=llm.get("next", ""))
+        if found.get("primary"):
+            primary = found["primary"]
+            document["primary"][name] = {
+                key: primary.get(key)
+                for key in ("url", "healthy", "health", "spoke", "wall_s", "audio")
+            }
+            document["busy"] += primary.get("busy", [])
+            document["checks"] += primary_check(name, primary)
+    return document
 
 
 def message(checks: list[dict[str, Any]]) -> str:

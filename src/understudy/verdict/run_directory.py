@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from understudy.common.jsonio import parse_json
+
 #: The schema versions that are read: of every file, and of those that have had more than one.
 VERSION = (1,)
 VERSIONS = {"ratings.json": (1, 2)}
@@ -110,6 +112,11 @@ class Run:
         """The utterances of run.json that have an id."""
         listed = rows(self.get("run.json", "utterances"))
         return [row for row in listed if isinstance(row.get("id"), str)]
+
+    @property
+    def environments(self) -> dict[str, Any]:
+        """The environment that each standby's bench recorded; None where it did not."""
+        return {h: self.get(f"bench-{h}.json", "environment") for h in self.hosts["standby"]}
 
     @property
     def rehearsal(self) -> bool:
@@ -216,26 +223,6 @@ def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) 
     return Run(run_id, usable, broken)
 
 
-def _not_json(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def load(content: bytes) -> Any:
-    """Return the JSON document in the bytes.
-
-    Raises:
-        ValueError: with what is wrong with them.
-    """
-    if not content.strip():
-        raise ValueError("it is empty")
-    try:
-        return json.loads(content.decode("utf-8"), parse_constant=_not_json)
-    except UnicodeDecodeError as error:
-        raise ValueError("it is not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not complete JSON ({error})") from error
-
-
 def read(
     run_dir: Path, ratings: bytes | None = None
 ) -> tuple[dict[str, Any], dict[str, str], list[dict[str, str]]]:
@@ -262,7 +249,7 @@ def read(
     documents: dict[str, Any] = {}
     for name, content in contents.items():
         try:
-            documents[name] = load(content)
+            documents[name] = parse_json(content)
         except ValueError as error:
             faults[name] = str(error)
     files = [

@@ -24,25 +24,24 @@ WAV = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*_(native|baseline)/[A-Za-z0-9._-]+\
 SETTINGS = {"voice_sha256": "voice reference", "lock_sha256": "lock", "driver": "driver"}
 
 
-def given_for(run: Run) -> dict[str, dict[str, Any]]:
-    """Return what a listener of this run hears, for its ``ratings.json``.
+def given_for(environments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a listener of a run hears, for its ``ratings.json``.
 
     Args:
-        run: the run that is scored.
+        environments: the ``environment`` of the bench file, by standby.
 
     Returns:
-        By standby ``weights_sha256`` (by file), ``voice_sha256``, ``lock_sha256`` and ``driver``
-        as its bench found them, null where it could not tell; only the standbys that say.
+        By standby ``weights_sha256`` (by file), ``voice_sha256``, ``lock_sha256`` and ``driver``,
+        null where the bench could not tell; only the standbys that have an environment.
     """
-    found = {}
-    for host in run.hosts["standby"]:
-        environment = run.get(f"bench-{host}.json", "environment")
-        if isinstance(environment, dict):
-            found[host] = {
-                "weights_sha256": _texts(environment.get("weights")),
-                **{key: _text(environment.get(key)) for key in SETTINGS},
-            }
-    return found
+    return {
+        host: {
+            "weights_sha256": _texts(environment.get("weights")),
+            **{key: _text(environment.get(key)) for key in SETTINGS},
+        }
+        for host, environment in environments.items()
+        if isinstance(environment, dict)
+    }
 
 
 def hashes(run_dir: Path, names: Any) -> dict[str, str]:
@@ -81,7 +80,7 @@ def standing(run: Run, validated: bool, audio: Mapping[str, str]) -> dict[str, A
 
 
 def _other_settings(run: Run) -> Iterator[str]:
-    before, now = run.get("ratings.json", "given_for"), given_for(run)
+    before, now = run.get("ratings.json", "given_for"), given_for(run.environments)
     for host, old in before.items() if isinstance(before, dict) else ():
         if host not in now:
             continue  # the bench file is missing, and the verdict says so

@@ -161,7 +161,7 @@ spec = importlib.util.spec_from_file_location("m", {str(ROOT / "library/tts_verd
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 now = datetime.datetime.now(tz=datetime.timezone.utc)
-found = module.compute(pathlib.Path({str(run_dir)!r}), now, None, module.weigh)
+found = module.compute(pathlib.Path({str(run_dir)!r}), now)
 print("scipy" in sys.modules, found["evidence"] is not None)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

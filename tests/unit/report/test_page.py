@@ -343,7 +343,7 @@ class TestScores:
         files |= {f"{name}.json": document for name, document in documents.items()}
         run_dir = run_factory.write(tmp_path, files)
         now = datetime(2026, 11, 22, 3, 45, tzinfo=UTC)
-        found = rules.compute(run_dir, now, weigh=evidence.weigh)
+        found = rules.compute(run_dir, now)
         run_factory.put(run_dir, "verdict.json", found)
         return page_of(run_dir), found
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import run_factory as factory
 
-from understudy.verdict import evidence
+from understudy.verdict import evidence, inference
 
 ROWS: dict[str, Any] = {"pass": 1, "utterance": "u01"}
 FIRST = [5, 4, 4, 5, 5, 4, 5, 5, 4, 5]
@@ -30,7 +30,7 @@ def sheet(standby: list[int], primary: list[int]) -> dict[str, Any]:
 class TestDifferences:
     def test_the_mean_over_the_passes_by_utterance(self) -> None:
         scores = sheet([5] * 10 + [4] * 10, [5] * 9 + [3] + [5] * 10)["scores"]
-        found = evidence.differences(scores, "titan", "panda")
+        found = inference.differences(scores, "titan", "panda")
         assert found == {**dict.fromkeys(factory.IDS[:9], -0.5), "u10": 0.5}
 
 
@@ -40,7 +40,7 @@ class TestTost:
 
         P(t(9) > 4) = 0.00156 and P(t(9) > 6) = 0.000101 from a table of the t distribution.
         """
-        found = evidence.tost([0.0] * 9 + [-1.0], least_spread=0.0)
+        found = inference.tost([0.0] * 9 + [-1.0], least_spread=0.0)
         assert found["p_lower"] == pytest.approx(0.00156, abs=5e-6)
         assert found["p_upper"] == pytest.approx(0.000101, abs=5e-7)
         assert found["p"] == found["p_lower"]
@@ -48,16 +48,16 @@ class TestTost:
 
     def test_beyond(self) -> None:
         """Mean -1.5, sd 0.5270: t(9) = 1.0 / 0.16667 = 6."""
-        found = evidence.tost([-1.0, -2.0] * 5)
+        found = inference.tost([-1.0, -2.0] * 5)
         assert found["p_beyond"] == pytest.approx(0.000101, abs=5e-7)
         assert (found["within"], found["beyond"]) == (False, True)
-        mirrored = evidence.tost([1.0, 2.0] * 5)
+        mirrored = inference.tost([1.0, 2.0] * 5)
         assert mirrored["p_beyond"] == pytest.approx(found["p_beyond"])
 
     @pytest.mark.parametrize("value", [0.0, 0.3, -0.3, 0.5, -0.5, -4.0])
     def test_no_variance_is_not_certainty(self, value: float) -> None:
         """z = (0.5 - |d|) / (sqrt(1/6) / sqrt(10)); at the limit itself p is one half."""
-        found = evidence.tost([value] * 10)
+        found = inference.tost([value] * 10)
         z = (0.5 - abs(value)) / math.sqrt(1 / 60)
         expected = 0.5 * math.erfc(z / math.sqrt(2))
         assert found["p"] == pytest.approx(expected)
@@ -70,10 +70,10 @@ class TestTost:
         """Of listeners to a voice that is 0.5 worse, at most 5 % give scores that show it equal."""
         noise = np.random.default_rng(11)
         samples = np.rint(noise.normal(-0.5, 1.1, (500, 10)))
-        assert sum(evidence.tost(list(sample))["within"] for sample in samples) <= 25
+        assert sum(inference.tost(list(sample))["within"] for sample in samples) <= 25
 
     def test_less_agreement_is_never_better_evidence(self) -> None:
-        p = [evidence.tost([-1.0] * k + [0.0] * (10 - k))["p"] for k in range(6)]
+        p = [inference.tost([-1.0] * k + [0.0] * (10 - k))["p"] for k in range(6)]
         assert p == sorted(p)
 
 
@@ -84,17 +84,17 @@ class TestBootstrap:
         hits = 0
         for _ in range(200):
             sample = np.rint(noise.normal(0, 1.1, 10))
-            found = evidence.bootstrap([float(value) for value in sample])
+            found = inference.bootstrap([float(value) for value in sample])
             hits += found["low"] <= 0 <= found["high"]
         assert 162 <= hits <= 190
 
     def test_it_is_the_same_every_time(self) -> None:
         values = [0.0, -1.0, 0.5, 1.0, 0.0, -0.5, 0.0, 1.0, -1.0, 0.0]
-        assert evidence.bootstrap(values) == evidence.bootstrap(values)
+        assert inference.bootstrap(values) == inference.bootstrap(values)
 
     @pytest.mark.parametrize("values", [[0.0] * 10, [-4.0] * 10, [1 / 3] * 10, [0.5]])
     def test_no_variance_has_no_interval(self, values: list[float]) -> None:
-        found = evidence.bootstrap(values)
+        found = inference.bootstrap(values)
         assert (found["low"], found["high"]) == (None, None)
         assert f"{values[0]:.2f}" in found["note"]
 
@@ -106,7 +106,7 @@ class TestOperatingCharacteristic:
     def test_the_distribution_has_the_wanted_moments(
         self, true: float, scatter: float, passes: int
     ) -> None:
-        shares = evidence.distribution(true, scatter, passes)
+        shares = inference.distribution(true, scatter, passes)
         places = np.arange(-4 * passes, 4 * passes + 1) / passes
         mean = float(shares @ places)
         assert shares.sum() == pytest.approx(1)
@@ -114,13 +114,13 @@ class TestOperatingCharacteristic:
         assert math.sqrt(shares @ (places - mean) ** 2) == pytest.approx(scatter, abs=1e-3)
 
     def test_rounding_alone_scatters_between_two_scores(self) -> None:
-        shares = evidence.distribution(-0.5, 0.1)
+        shares = inference.distribution(-0.5, 0.1)
         assert shares[3:5] == pytest.approx([0.5, 0.5])
 
     @pytest.mark.parametrize(("utterances", "passes"), [(1, 1), (2, 1), (3, 1), (2, 2)])
     @pytest.mark.parametrize("true", [0.0, -0.5])
     def test_brute_force(self, utterances: int, passes: int, true: float) -> None:
-        shares = evidence.distribution(true, 1.1, passes)
+        shares = inference.distribution(true, 1.1, passes)
         places = range(-4 * passes, 4 * passes + 1)
         expected = sum(
             math.prod(share for _, share in outcome)
@@ -129,7 +129,7 @@ class TestOperatingCharacteristic:
             )
             if 2 * abs(sum(place for place, _ in outcome)) < utterances * passes
         )
-        assert evidence.passing(true, 1.1, utterances, passes) == pytest.approx(expected)
+        assert inference.passing(true, 1.1, utterances, passes) == pytest.approx(expected)
 
     @pytest.mark.parametrize("worse", [0.0, 0.5, 1.0])
     def test_a_listener_who_is_simulated_score_by_score(self, worse: float) -> None:
@@ -138,53 +138,53 @@ class TestOperatingCharacteristic:
         primary = np.clip(np.rint(noise.normal(3.5, 0.75, (40_000, 10))), 1, 5)
         standby = np.clip(np.rint(noise.normal(3.5 - worse, 0.75, (40_000, 10))), 1, 5)
         gaps = standby - primary
-        found = evidence.passing(-worse, float(gaps.std()), 10)
+        found = inference.passing(-worse, float(gaps.std()), 10)
         assert found == pytest.approx(np.mean(2 * np.abs(gaps.sum(axis=1)) < 10), abs=0.01)
 
     @pytest.mark.parametrize("true", [0.0, 0.25, 0.5, 1.0, 2.0])
     def test_symmetry(self, true: float) -> None:
-        better, worse = evidence.passing(true, 1.1, 10), evidence.passing(-true, 1.1, 10)
+        better, worse = inference.passing(true, 1.1, 10), inference.passing(-true, 1.1, 10)
         assert better == pytest.approx(worse)
 
     @pytest.mark.parametrize("scatter", [0.6, 1.1, 2.0])
     def test_more_pairs_err_less(self, scatter: float) -> None:
         """Of even numbers, since with an odd one the limit falls between two sums."""
         numbers = range(2, 42, 2)
-        same = [evidence.passing(0.0, scatter, n) for n in numbers]
-        worse = [evidence.passing(-1.5, scatter, n) for n in numbers]
+        same = [inference.passing(0.0, scatter, n) for n in numbers]
+        worse = [inference.passing(-1.5, scatter, n) for n in numbers]
         assert same == sorted(same)
         assert worse[2:] == sorted(worse[2:], reverse=True)
 
     def test_a_worse_voice_passes_less_often(self) -> None:
-        found = [evidence.passing(-step / 10, 1.1, 10) for step in range(31)]
+        found = [inference.passing(-step / 10, 1.1, 10) for step in range(31)]
         assert found == sorted(found, reverse=True)
 
     def test_the_limit_itself_is_no_pass(self) -> None:
         """Two passes in which every mean difference is exactly -0.5, and those in which it is 0."""
-        assert evidence.passing(-0.5, 0.0, 10, passes=2) == pytest.approx(0, abs=1e-9)
-        assert evidence.passing(0.0, 0.0, 10, passes=2) == pytest.approx(1)
+        assert inference.passing(-0.5, 0.0, 10, passes=2) == pytest.approx(0, abs=1e-9)
+        assert inference.passing(0.0, 0.0, 10, passes=2) == pytest.approx(1)
 
     def test_the_prior_stands_in_for_scores_that_do_not_vary(self) -> None:
-        found = evidence.operating([0.0] * 10, 1)
+        found = inference.operating([0.0] * 10, 1)
         assert found["assumed"] is True
-        assert found["spread"] == evidence.PRIOR_SPREAD
+        assert found["spread"] == inference.PRIOR_SPREAD
         assert found["sentence"].startswith(
             "10 pairs, one pass: an identical voice passes this rule 4 times in 5, a voice 0.5 "
             "worse still passes 4 to 5 times in 10, one a whole point worse 1 time in 18 "
         )
-        twice = evidence.operating([0.0] * 10, 2)
-        assert twice["spread"] == pytest.approx(evidence.PRIOR_SPREAD / math.sqrt(2))
+        twice = inference.operating([0.0] * 10, 2)
+        assert twice["spread"] == pytest.approx(inference.PRIOR_SPREAD / math.sqrt(2))
         assert twice["passes"][0]["probability"] > found["passes"][0]["probability"]
         assert twice["sentence"].startswith("20 pairs, 2 passes: ")
 
     def test_otherwise_the_listener_s_own_spread(self) -> None:
         values = [-1.0, 1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 2.0, -2.0]
-        found = evidence.operating(values, 1)
+        found = inference.operating(values, 1)
         assert found["assumed"] is False
         assert found["spread"] == pytest.approx(np.std(values, ddof=1))
-        same = evidence.passing(0.0, found["spread"], 10)
+        same = inference.passing(0.0, found["spread"], 10)
         assert found["passes"][0] == {"worse_by": 0.0, "probability": same}
-        assert evidence.odds(same) in found["sentence"]
+        assert inference.odds(same) in found["sentence"]
 
     @pytest.mark.parametrize(
         ("probability", "words"),
@@ -204,7 +204,7 @@ class TestOperatingCharacteristic:
         ],
     )
     def test_odds(self, probability: float, words: str) -> None:
-        assert evidence.odds(probability) == words
+        assert inference.odds(probability) == words
 
 
 class TestLevel:

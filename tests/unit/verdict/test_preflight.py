@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,28 @@ def test_a_python_without_environments() -> None:
     assert row["ok"] is False
     assert "ensurepip is missing" in row["detail"]
     assert row["next"] == "ssh titan sudo apt install python3-venv"
+
+
+def test_programs_that_a_host_lacks() -> None:
+    row = judge(missing_commands=["env", "tail", "tar"])["commands"]
+    assert (row["ok"], row["detail"]) == (False, "missing: env, tail, tar")
+    assert row["next"] == "ssh titan sudo apt install coreutils tar"
+    assert judge(missing_commands=[])["commands"]["ok"] is True
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_control_node_without_ssh(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reachable: bool
+) -> None:
+    hosts = {"titan": {"facts": {"reachable": reachable}}}
+    (tmp_path / "ssh").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert preflight.control_node_checks(hosts) == []
+    (tmp_path / "ssh").unlink()
+    rows = preflight.control_node_checks(hosts)
+    assert [(row["id"], row["host"], row["next"]) for row in rows] == [
+        ("ssh", None, "sudo apt install openssh-client")
+    ] * (not reachable)
 
 
 def test_no_gpu() -> None:

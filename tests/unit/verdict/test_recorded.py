@@ -11,7 +11,6 @@ import pytest
 
 from understudy.common.jsonio import write_json
 from understudy.verdict import rules
-from understudy.verdict.evidence import weigh
 
 RUNS = sorted(Path(__file__).with_name("recorded").glob("*/*Z"))
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -22,7 +21,7 @@ def test_the_verdict_is_the_same_byte_for_byte(recorded: Path, tmp_path: Path) -
     run_dir = tmp_path / recorded.name
     shutil.copytree(recorded, run_dir)
     then = (recorded / "verdict.json").read_text(encoding="utf-8")
-    write_json(run_dir / "verdict.json", rules.compute(run_dir, NOW, weigh=weigh))
+    write_json(run_dir / "verdict.json", rules.compute(run_dir, NOW))
     now = (run_dir / "verdict.json").read_text(encoding="utf-8")
     computed = json.loads(then)["computed_at"]
     assert now.replace("2030-01-01T00:00:00Z", computed) == then

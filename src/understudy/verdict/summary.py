@@ -1,0 +1,46 @@
+"""What a play ends with: the verdict in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def summarise(verdict: Mapping[str, Any], run_dir: Path) -> list[str]:
+    """Return the lines that a play ends with."""
+    evidence, human = verdict["evidence"], verdict["human"]
+    lines = (
+        [f"evidence: {evidence['level']}. {' '.join(evidence['reasons'][:2])}"] if evidence else []
+    )
+    lines += [f"warning: {warning}" for warning in verdict["warnings"]]
+    if human and human["state"] != "stands":
+        lines.append(f"the listener's verdict is {human['state']}: {' '.join(human['why'])}")
+    return [
+        f"verdict: {verdict['verdict']} ({'ok' if verdict['ok'] else 'not ok'})",
+        *verdict["reasons"],
+        *lines,
+        *_time(verdict["timing"]),
+        f"report: {run_dir / 'report.html'}",
+    ]
+
+
+def _time(timing: Mapping[str, Any]) -> list[str]:
+    """Return the line that says where the run's time went, if that is known."""
+    if not timing.get("total_s") or not timing.get("ratio"):
+        return []
+    parts = timing["split"]
+    shares = [
+        f"{parts[key]:.0f} s {text}"
+        for key, text in (
+            ("install", "installing"),
+            ("model_load", "loading models"),
+            ("synthesis", "speaking"),
+            ("llm_probe", "asking the LLM"),
+        )
+        if parts.get(key)
+    ]
+    return [
+        f"time: {timing['total_s']:.0f} s; {', '.join(shares)} (some at once); "
+        f"{parts['other']:.0f} s Ansible and the rest ({timing['ratio']:.2f} x)"
+    ]
