@@ -72,9 +72,9 @@ def texts(count: int, seed: int) -> list[str]:
     return list(found)
 
 
-def plausible(text: str, pcm: bytes) -> str | None:
+def plausible(text: str, body: bytes) -> str | None:
     """What is wrong with the audio of a text, as far as one can tell without knowing it."""
-    samples = pcm.pcm16_to_float(pcm)
+    samples = pcm.pcm16_to_float(body)
     return "; ".join(speech_check.check(samples, pcm.SAMPLE_RATE, text=text)["problems"]) or None
 
 

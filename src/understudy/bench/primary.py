@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from understudy.audio import pcm, speech_check
+from understudy.audio.attempt import MAX_RETRIES, Attempt, speak_checked
 from understudy.common.jsonio import utc_now, write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
 from understudy.model.types import Tuning
 from understudy.serve.canary import fresh_sentence
-from understudy.serve.client import Server, Spoken, VoiceServerError, read_token
+from understudy.serve.client import SpeechReply, VoiceClient, VoiceServerError, read_token
 
 RETRY_PAUSE_S = 1.0
 
@@ -143,7 +144,7 @@ class _Baseline:
         self._host: str = config["host"]
         self._out = Path(config["out_dir"])
         self._wavs: str = config.get("wav_dir") or f"{self._host}_baseline"
-        self._retries = int(config.get("max_retries", 2))
+        self._retries = int(config.get("max_retries", MAX_RETRIES))
         self.trying = f"preparing the baseline of {self._host}"
 
     def error(self, trying: str, seen: str, then: str) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class _Baseline:
                 f"read the log of the voice server on {self._host}, then run the bench again",
             )
 
-    def _warm_up(self, server: Server, tuning: Tuning) -> None:
+    def _warm_up(self, server: VoiceClient, tuning: Tuning) -> None:
         """Have one sentence spoken that is neither timed nor kept.
 
         Raises:
@@ -204,7 +205,7 @@ class _Baseline:
                 self._busy(began)
 
     def _utterance(
-        self, server: Server, utterance: Mapping[str, Any], tuning: Tuning
+        self, server: VoiceClient, utterance: Mapping[str, Any], tuning: Tuning
     ) -> tuple[dict[str, Any], VoiceServerError | None]:
         """Return the row of one utterance, and the last error when no reply came."""
         row: dict[str, Any] = {
@@ -217,46 +218,45 @@ class _Baseline:
         }
         wav = self._out / self._wavs / f"{utterance['id']}.wav"
         wav.unlink(missing_ok=True)
-        failure: VoiceServerError | None = None
-        for attempt in range(1 + self._retries):
+
+        def speak(_: int) -> SpeechReply:
             began = time.time()
             try:
-                spoken = server.speak(utterance["text"], self._config["reference_audio"], tuning)
-            except VoiceServerError as error:
-                failure = error
-                row.update(dict.fromkeys(("wall_s", "ttfb_s", "audio_s", "rtf", "audio")))
-                row.update(http_status=error.status, error=str(error))
-            else:
-                failure = None
-                self._fill(row, spoken, utterance["text"])
-            self._busy(began)
-            if row["error"] is None:
-                row["ok"] = True
-                break
-            if attempt < self._retries:
-                row["retries"].append({"reason": row["error"]})
-                if failure:
-                    time.sleep(RETRY_PAUSE_S)
-        if row["audio"] is not None and failure is None:
-            pcm.write_wav(wav, spoken.samples, spoken.rate)
-            row["wav"] = f"{self._wavs}/{wav.name}"
-            row["wav_sha256"] = hashlib.sha256(wav.read_bytes()).hexdigest()
-        return row, failure
+                return server.speak(utterance["text"], self._config["reference_audio"], tuning)
+            finally:
+                self._busy(began)
 
-    @staticmethod
-    def _fill(row: dict[str, Any], spoken: Spoken, text: str) -> None:
-        """Enter one reply into a row; ``error`` says what is wrong with it as speech."""
-        seconds = len(spoken.samples) / spoken.rate
-        heard = speech_check.check(spoken.samples, spoken.rate, text=text)
-        row.update(
-            wall_s=spoken.wall_s,
-            ttfb_s=spoken.ttfb_s,
-            audio_s=seconds,
-            rtf=spoken.wall_s / seconds,
-            http_status=spoken.status,
-            audio=heard,
-            error="; ".join(heard["problems"]) or None,
+        def on_retry(failed: Attempt[SpeechReply]) -> None:
+            row["retries"].append({"reason": _reason(failed)})
+            if failed.error:
+                time.sleep(RETRY_PAUSE_S)
+
+        attempt = speak_checked(
+            speak,
+            utterance["text"],
+            retries=self._retries,
+            catch=(VoiceServerError,),
+            on_retry=on_retry,
         )
+        row["error"] = _reason(attempt)
+        row["ok"] = row["error"] is None
+        if isinstance(attempt.error, VoiceServerError):
+            row["http_status"] = attempt.error.status
+            return row, attempt.error
+        reply = attempt.speech
+        assert reply is not None
+        pcm.write_wav(wav, reply.samples, reply.rate)
+        row.update(
+            wall_s=reply.wall_s,
+            ttfb_s=reply.ttfb_s,
+            audio_s=len(reply.samples) / reply.rate,
+            rtf=reply.wall_s / (len(reply.samples) / reply.rate),
+            http_status=reply.status,
+            wav=f"{self._wavs}/{wav.name}",
+            wav_sha256=hashlib.sha256(wav.read_bytes()).hexdigest(),
+            audio=attempt.audio,
+        )
+        return row, None
 
     def _busy(self, began: float) -> None:
         self._result["busy"].append({"what": "synthesis", "start": began, "end": time.time()})
@@ -274,19 +274,24 @@ class _Baseline:
         )
 
 
-def _server(config: Mapping[str, Any]) -> Server:
+def _server(config: Mapping[str, Any]) -> VoiceClient:
     """Return the client a config describes.
 
     Raises:
         ValueError: the token file is of no use.
     """
-    return Server(
+    return VoiceClient(
         config["url"],
         config["synthesis_path"],
         config["health_path"],
         read_token(config.get("token_file")),
         float(config.get("timeout_s", 120)),
     )
+
+
+def _reason(attempt: Attempt[SpeechReply]) -> str | None:
+    """Return why an attempt is unusable, or None."""
+    return str(attempt.error) if attempt.error else "; ".join(attempt.problems) or None
 
 
 def _aggregate(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import pcm, speech_check
+from understudy.audio import pcm
+from understudy.audio.attempt import MAX_RETRIES, RETRY_SEED_STEP, Attempt, speak_checked
 from understudy.bench import memory
 from understudy.common.errors import brief, describe
 from understudy.common.jsonio import read_json, utc_now, write_json
@@ -19,14 +20,6 @@ from understudy.common.stats import summary
 from understudy.model.types import Synthesis, Tuning
 from understudy.model.voice import Voice
 from understudy.model.weights import MANIFEST
-
-MAX_RETRIES = 2
-
-#: What an attempt measures; none of it may be left of the attempt before.
-MEASURED = ("wall_s", "audio_s", "rtf", "tokens", "hit_cap", "wav", "wav_sha256", "audio", "error")
-
-#: Distance between the seeds of an utterance's attempts; keeps them apart from its neighbours'.
-RETRY_SEED_STEP = 100_000
 
 PACKAGES = (
     "chatterbox-tts", "torch", "torchaudio", "transformers", "diffusers", "numpy", "librosa",
@@ -183,47 +176,40 @@ class _Bench:
             "error": None,
         }
         began = time.time()
-        for attempt in range(1 + (MAX_RETRIES if out_dir else 0)):
-            row["seed"] = utterance["seed"] + attempt * RETRY_SEED_STEP
-            if out_dir and row["wav"]:
-                (out_dir / row["wav"]).unlink()
-            row |= dict.fromkeys(MEASURED)
-            try:
-                said = voice.speak(utterance["text"], seed=row["seed"], tuning=self._tuning)
-            except Exception as error:  # recorded with the utterance, the others go on
-                row["error"] = brief(describe(error))
-            else:
-                row["error"] = self._judge(said, utterance["text"], row)
-                if out_dir and said.samples.size:
-                    self._keep(said, out_dir, row)
-            if row["error"] is None:
-                row["ok"] = True
-                break
-            if attempt < MAX_RETRIES and out_dir:
-                row["retries"].append({"seed": row["seed"], "reason": row["error"]})
+
+        def seed(index: int) -> int:
+            return int(utterance["seed"]) + index * RETRY_SEED_STEP
+
+        attempt = speak_checked(
+            lambda index: voice.speak(utterance["text"], seed=seed(index), tuning=self._tuning),
+            utterance["text"],
+            retries=MAX_RETRIES if out_dir else 0,
+            catch=(Exception,),  # recorded with the utterance, the others go on
+            cut_off=lambda speech: speech.cut_off,
+            on_retry=lambda failed: row["retries"].append(
+                {"seed": seed(failed.index), "reason": _reason(failed)}
+            ),
+        )
+        row.update(seed=seed(attempt.index), error=_reason(attempt))
+        row["ok"] = row["error"] is None
+        if speech := attempt.speech:
+            seconds = speech.samples.size / speech.rate
+            row.update(
+                wall_s=speech.wall_s,
+                audio_s=seconds,
+                rtf=speech.wall_s / seconds if seconds else None,
+                tokens=speech.tokens,
+                hit_cap=speech.hit_cap,
+                audio=attempt.audio,
+            )
+            if out_dir and seconds:
+                self._keep(speech, out_dir, row)
         self._result["busy"].append({"what": "synthesis", "start": began, "end": time.time()})
         return row
 
-    @staticmethod
-    def _judge(said: Synthesis, text: str, row: dict[str, Any]) -> str | None:
-        """Fill in the row's measurements and return why the audio is unusable, or None."""
-        seconds = said.samples.size / said.rate
-        row.update(
-            wall_s=said.wall_s,
-            audio_s=seconds,
-            rtf=said.wall_s / seconds if seconds else None,
-            tokens=said.tokens,
-            hit_cap=said.hit_cap,
-            audio=speech_check.check(said.samples, said.rate, text=text),
-        )
-        problems = list(row["audio"]["problems"])
-        if said.hit_cap:
-            problems.insert(0, f"cut off at the token cap after {said.tokens} tokens")
-        return "; ".join(problems) or None
-
-    def _keep(self, said: Synthesis, out_dir: Path, row: dict[str, Any]) -> None:
+    def _keep(self, speech: Synthesis, out_dir: Path, row: dict[str, Any]) -> None:
         row["wav"] = f"{self._config['wav_dir']}/{row['id']}.wav"
-        pcm.write_wav(out_dir / row["wav"], said.samples, said.rate)
+        pcm.write_wav(out_dir / row["wav"], speech.samples, speech.rate)
         row["wav_sha256"] = hashlib.sha256((out_dir / row["wav"]).read_bytes()).hexdigest()
 
     def _aggregate(self) -> None:
@@ -239,6 +225,13 @@ class _Bench:
         self._progress.write(
             host=host, phase=phase, index=index, n=n, text=f"{host}  {phase}{count}  {text}"
         )
+
+
+def _reason(attempt: Attempt[Synthesis]) -> str | None:
+    """Return why an attempt is unusable, or None."""
+    if attempt.error:
+        return brief(describe(attempt.error))
+    return "; ".join(attempt.problems) or None
 
 
 def _figure(row: dict[str, Any]) -> str:

@@ -45,6 +45,11 @@ class Synthesis:
     tokens: int
     hit_cap: bool
 
+    @property
+    def cut_off(self) -> str | None:
+        """The sentence about audio that was cut off, else None."""
+        return f"cut off at the token cap after {self.tokens} tokens" if self.hit_cap else None
+
 
 class Stopped(Exception):
     """The synthesis was abandoned, since nobody wanted it any more."""

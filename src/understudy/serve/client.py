@@ -48,7 +48,7 @@ class VoiceServerError(Exception):
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SpeechReply:
     """A reply with audio in it; whether it is speech is for `understudy.audio.speech_check.check`.
 
     Attributes:
@@ -89,7 +89,7 @@ def read_token(path: Path | str | None) -> str | None:
     return token
 
 
-class Server:
+class VoiceClient:
     """One voice server. Use as a context manager, or `close` it.
 
     Args:
@@ -121,9 +121,9 @@ class Server:
         )
 
     def __repr__(self) -> str:
-        return f"Server({self.speech_url!r})"
+        return f"VoiceClient({self.speech_url!r})"
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> VoiceClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,7 +151,7 @@ class Server:
                 answer = text[:SHOWN_CHARACTERS]
             return answer if isinstance(answer, dict) else {"body": answer}
 
-    def speak(self, text: str, reference_audio: str, tuning: Tuning) -> Spoken:
+    def speak(self, text: str, reference_audio: str, tuning: Tuning) -> SpeechReply:
         """Return the speech of a text.
 
         Args:
@@ -175,7 +175,7 @@ class Server:
                 seen = self._redact(str(error))
                 status = reply.status_code
                 raise VoiceServerError(self.speech_url, trying, seen, status=status) from error
-            return Spoken(
+            return SpeechReply(
                 samples=samples,
                 rate=SAMPLE_RATE,
                 wall_s=wall,

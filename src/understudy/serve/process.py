@@ -24,14 +24,16 @@ from understudy.model import weights
 from understudy.serve.config import ConfigError, ServerConfig
 from understudy.serve.http import create_app
 from understudy.serve.sd_notify import notify, watchdog_s
-from understudy.serve.worker import Speaker, Voice, find_voice
+from understudy.serve.synthesis import LoadedVoice
+from understudy.serve.voice_files import find_voice
+from understudy.serve.worker import VoiceWorker
 
 TICK_S = 0.5
 
 log = logging.getLogger("understudy.server")
 
 
-def run(config: Mapping[str, Any], load: Callable[[], Voice] | None = None) -> int:
+def run(config: Mapping[str, Any], load: Callable[[], LoadedVoice] | None = None) -> int:
     """Serve until told to stop.
 
     Args:
@@ -59,7 +61,7 @@ def run(config: Mapping[str, Any], load: Callable[[], Voice] | None = None) -> i
 
 
 def _serve(
-    settings: ServerConfig, sock: socket.socket, load: Callable[[], Voice], token: str | None
+    settings: ServerConfig, sock: socket.socket, load: Callable[[], LoadedVoice], token: str | None
 ) -> int:
     """Serve on a socket until told to stop; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -67,7 +69,7 @@ def _serve(
     warnings.simplefilter("ignore", FutureWarning)
     log.info("listening on %s port %d", settings.bind, sock.getsockname()[1])
     app = create_app(settings, load, token)
-    speaker: Speaker = app.state.speaker
+    worker: VoiceWorker = app.state.worker
     server = Server(
         uvicorn.Config(
             app,
@@ -78,18 +80,18 @@ def _serve(
             # A backstop: the keeper answers everybody before that.
             timeout_graceful_shutdown=math.ceil(settings.drain_s) + 5,
         ),
-        speaker,
+        worker,
         settings.drain_s,
     )
-    speaker.on_fatal = server.end
+    worker.on_fatal = server.end
     server.run(sockets=[sock])
-    speaker.stop(wait_s=5.0)
+    worker.stop(wait_s=5.0)
     status = 0
-    if speaker.fatal:
+    if worker.fatal:
         status = _give_up(
-            f"{speaker.fatal}; next: check {settings.weights_dir} and device {settings.device}"
+            f"{worker.fatal}; next: check {settings.weights_dir} and device {settings.device}"
         )
-    if speaker.running:
+    if worker.running:
         # Python would wait for, or crash into, a thread that is inside the model.
         log.warning("the synthesis thread does not end; leaving it behind")
         logging.shutdown()
@@ -103,18 +105,18 @@ class Server(uvicorn.Server):
 
     Args:
         config: uvicorn's.
-        speaker: whose state is told.
+        worker: whose state is told.
         drain_s: how long accepted requests may still take.
     """
 
-    def __init__(self, config: uvicorn.Config, speaker: Speaker, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, worker: VoiceWorker, drain_s: float) -> None:
         super().__init__(config)
-        self._speaker, self._drain_s = speaker, drain_s
+        self._worker, self._drain_s = worker, drain_s
 
     def end(self) -> None:
         """Stop accepting, finish what was accepted, and end; safe on any thread."""
-        if self._speaker.draining_since is None:
-            self._speaker.draining_since = time.monotonic()
+        if self._worker.queue.draining_since is None:
+            self._worker.queue.draining_since = time.monotonic()
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -135,13 +137,13 @@ class Server(uvicorn.Server):
 
     async def _keep(self) -> None:
         """Tell systemd how the voice is, and end the draining in time."""
-        speaker, bound = self._speaker, watchdog_s()
+        worker, bound = self._worker, watchdog_s()
         tick = min(TICK_S, bound / 2) if bound else TICK_S
         told: str | None = None
         was_ready = False
         while True:
-            state, reasons = speaker.judge()
-            since = speaker.draining_since
+            state, reasons = worker.judge()
+            since = worker.queue.draining_since
             if since is None:
                 status = ": ".join([state, "; ".join(reasons)] if reasons else [state])
                 lines = [f"STATUS={status}"] if status != told else []
@@ -152,8 +154,8 @@ class Server(uvicorn.Server):
                     notify(*lines)
                 told = status
             elif time.monotonic() - since > self._drain_s:
-                speaker.stop()
-            if bound and speaker.alive:
+                worker.stop()
+            if bound and worker.alive:
                 notify("WATCHDOG=1")
             await asyncio.sleep(tick)
 
@@ -181,7 +183,7 @@ def _check_files(config: ServerConfig, *, check_weights: bool) -> None:
         )
 
 
-def load_voice(config: ServerConfig) -> Voice:
+def load_voice(config: ServerConfig) -> LoadedVoice:
     """Return the real model, loaded from the config's weights."""
     from understudy.model import voice
 

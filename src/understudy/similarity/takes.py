@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.audio import pcm, speech_check
-from understudy.bench.standby import MAX_RETRIES, RETRY_SEED_STEP
+from understudy.audio import pcm
+from understudy.audio.attempt import RETRY_SEED_STEP, speak_checked
 from understudy.common.progress import Progress
 from understudy.model.types import Tuning
 from understudy.model.voice import Voice
@@ -75,13 +75,14 @@ def _spoken(
     Raises:
         ValueError: no attempt was.
     """
-    problems: list[str] = []
-    for attempt in range(1 + MAX_RETRIES):
-        seed = row["seed"] + (take + 1) * TAKE_SEED_STEP + attempt * RETRY_SEED_STEP
-        said = voice.speak(row["text"], seed=seed, tuning=tuning)
-        problems = speech_check.check(said.samples, said.rate, text=row["text"])["problems"]
-        if said.hit_cap:
-            problems = [f"cut off at the token cap after {said.tokens} tokens"]
-        if not problems:
-            return said.samples, said.rate
-    raise ValueError(f"{row['id']}, take {take + 1}: {'; '.join(problems)}, {attempt + 1} times")
+    first = row["seed"] + (take + 1) * TAKE_SEED_STEP
+    attempt = speak_checked(
+        lambda index: voice.speak(row["text"], seed=first + index * RETRY_SEED_STEP, tuning=tuning),
+        row["text"],
+        cut_off=lambda speech: speech.cut_off,
+    )
+    assert attempt.speech is not None
+    if attempt.problems:
+        seen = attempt.cut_off or "; ".join(attempt.problems)
+        raise ValueError(f"{row['id']}, take {take + 1}: {seen}, {attempt.index + 1} times")
+    return attempt.speech.samples, attempt.speech.rate

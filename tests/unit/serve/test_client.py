@@ -8,14 +8,14 @@ import pytest
 from loopback import HTML, RATE, Answer, Scripted, free_port, pcm_answer, speechlike
 
 from understudy.model.types import Tuning
-from understudy.serve.client import Server, VoiceServerError, read_token
+from understudy.serve.client import VoiceClient, VoiceServerError, read_token
 
 TUNING = Tuning(cfg_weight=0.3, exaggeration=0.4, temperature=0.6)
 TOKEN = "s3cret-token"
 
 
 def speak(url, *, path="/synthesize", token=None, timeout_s=5.0):
-    with Server(url, path, token=token, timeout_s=timeout_s) as server:
+    with VoiceClient(url, path, token=token, timeout_s=timeout_s) as server:
         return server.speak("Hello there.", "samantha.wav", TUNING)
 
 
@@ -112,7 +112,7 @@ def test_a_token_across_the_cut_is_not_shown_in_part():
 
 
 def test_the_token_is_not_in_the_repr():
-    assert TOKEN not in repr(Server("http://127.0.0.1:1", token=TOKEN))
+    assert TOKEN not in repr(VoiceClient("http://127.0.0.1:1", token=TOKEN))
 
 
 def test_nobody_listens():
@@ -183,7 +183,7 @@ def test_not_http_at_all():
 
 
 def health(answer):
-    with Scripted(Answer(), health=answer) as fake, Server(fake.url) as server:
+    with Scripted(Answer(), health=answer) as fake, VoiceClient(fake.url) as server:
         return server.health()
 
 

@@ -28,6 +28,7 @@ from starlette.testclient import TestClient
 
 from understudy.audio import speech_check
 from understudy.model.types import Synthesis
+from understudy.serve import auth
 from understudy.serve import http as api
 
 TOKEN = "s3cret"
@@ -122,7 +123,7 @@ def test_a_body_in_chunks_that_fits(client):
 
 
 def test_a_body_that_does_not_come(at, monkeypatch):
-    monkeypatch.setattr(api, "BODY_S", 0.2)
+    monkeypatch.setattr(auth, "BODY_S", 0.2)
     host, port = at.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=5)
     connection.putrequest("POST", "/synthesize")
@@ -146,7 +147,7 @@ def test_text_that_cannot_be_spoken(client):
 
 def test_a_fault_of_ours_is_a_503_too(voices, monkeypatch):
     app = voice_app(voices, FakeVoice())
-    monkeypatch.setattr(app.state.speaker, "find", lambda _: 1 / 0)
+    monkeypatch.setattr(app.state.worker.files, "find", lambda _: 1 / 0)
     with TestClient(app, raise_server_exceptions=False) as client:
         reply = client.post("/synthesize", json={"text": TEXT})
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")

@@ -27,9 +27,10 @@ from loopback import (
 
 import understudy
 from understudy.audio import pcm, speech_check
+from understudy.common.sockets import is_loopback
 from understudy.model.types import Tuning
-from understudy.serve import http, process
-from understudy.serve.client import Server
+from understudy.serve import process
+from understudy.serve.client import VoiceClient
 
 TEXT = "Good morning, how can I help you today?"
 SILENCE = np.zeros(2 * RATE, np.float32)
@@ -85,7 +86,7 @@ def test_the_reply_is_raw_pcm_with_the_contracts_headers(url, voice):
 
 
 def test_our_own_client_understands_it(url):
-    with Server(url) as client:
+    with VoiceClient(url) as client:
         said = client.speak(TEXT, "other.wav", Tuning(0.5, 0.7, 0.8))
         assert speech_check.check(said.samples, said.rate, text=TEXT)["problems"] == []
         assert client.health()["ready"] is True
@@ -382,8 +383,8 @@ def test_a_config_that_lacks_something(capsys):
 
 
 def test_loopback():
-    assert all(map(http.is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
-    assert not any(map(http.is_loopback, ("0.0.0.0", "::", "", "10.0.0.1", "titan")))
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "", "10.0.0.1", "titan")))
 
 
 # the process
@@ -452,7 +453,7 @@ def test_run_serves_from_the_start_and_ends_when_told(voices, tmp_path, sig):
     document = config(voices, port=port, token_file=str(tmp_path / "token"))
     with Process(document, tmp_path) as server_:
         server_.wait_for("READY=1")
-        with Server(server_.url, token="s3cret", timeout_s=10) as client:
+        with VoiceClient(server_.url, token="s3cret", timeout_s=10) as client:
             assert client.health()["ready"]
             assert client.speak(TEXT, "samantha.wav", Tuning(0.3, 0.3, 0.6)).status == 200
         server_.wait_for("WATCHDOG=1")
@@ -463,7 +464,7 @@ def test_run_serves_from_the_start_and_ends_when_told(voices, tmp_path, sig):
     assert "s of audio in" in log
     assert "s3cret" not in log
     told = [line for line in server_.told if not line.startswith("WATCHDOG")]
-    assert told[0] == "STATUS=starting: it is loading"
+    assert told[0] == "STATUS=starting: the model is loading"
     assert told[told.index("READY=1") - 1] == "STATUS=ready"
 
 

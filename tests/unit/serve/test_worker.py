@@ -13,8 +13,11 @@ from loopback import RATE, FakeVoice, make_voices, serving, speechlike, voice_ap
 from waiting import until
 
 from understudy.audio import pcm
+from understudy.model.types import Tuning
 from understudy.serve import worker
 from understudy.serve.canary import fresh_sentence
+from understudy.serve.jobs import Job, JobQueue
+from understudy.serve.synthesis import PAUSE_S
 
 TEXT = "Good morning, how can I help you today?"
 SILENCE = np.zeros(2 * RATE, np.float32)
@@ -91,15 +94,13 @@ def test_no_queue_at_all_and_one_client_after_the_other(voices, voice, http):
 
 
 def test_the_estimate_grows_with_what_waits(voices):
-    config = voice_app(voices, FakeVoice()).state.speaker._config
-    one = worker.Speaker(config, FakeVoice)
-    one._pace_s = 0.05
-    one._waiting.extend(
-        worker.Job("x" * 100, voices, config.tuning, time.monotonic()) for _ in range(4)
-    )
-    assert one._backlog_s() == 20
-    one._waiting.clear()
-    assert one._backlog_s() == 1
+    queue = JobQueue(4, 30.0)
+    queue._pace_s = 0.05
+    tuning = Tuning(0.3, 0.3, 0.6)
+    queue._waiting.extend(Job("x" * 100, voices, tuning, time.monotonic()) for _ in range(4))
+    assert queue._backlog_s() == 20
+    queue._waiting.clear()
+    assert queue._backlog_s() == 1
 
 
 def test_order_of_arrival(voices, voice, http, pool):
@@ -202,7 +203,7 @@ def test_long_text_is_spoken_whole_in_order_with_pauses(voices, voice, http):
     assert len(pieces) > 3
     assert " ".join(pieces) == "".join(sentences).strip()
     spoken = sum(0.3 * len(piece.split()) for piece in pieces)
-    pauses = (len(pieces) - 1) * worker.PAUSE_S
+    pauses = (len(pieces) - 1) * PAUSE_S
     seconds = len(reply.content) / 2 / RATE
     assert spoken + pauses / 3 < seconds <= spoken + pauses + 0.01
     assert float(reply.headers["X-Audio-Duration"]) == pytest.approx(seconds, abs=0.001)
@@ -366,14 +367,14 @@ def test_the_default_voice_may_be_a_link_that_is_turned(voices, voice, http):
 
 
 def test_a_proof_that_is_overdue_is_told(voices):
-    one = voice_app(voices, FakeVoice(), proof_interval_s=10.0).state.speaker
-    one.voice = FakeVoice()
-    one._say(fresh_sentence(), one.find("samantha.wav"), one._config.tuning, lambda: False)
+    one = voice_app(voices, FakeVoice(), proof_interval_s=10.0).state.worker
+    one.synthesizer.voice = FakeVoice()
+    one._say(fresh_sentence(), one.files.find("samantha.wav"), one._config.tuning, lambda: False)
     assert one.judge() == ("ready", [])
     one._last_good -= 60
     state, reasons = one.judge()
     assert state == "degraded"
-    assert reasons == ["no good synthesis for longer than 20 s, nor a proof"]
+    assert reasons == ["no good synthesis and no self-test for longer than 20 s"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -389,7 +390,7 @@ def test_a_thread_that_has_ended_is_told(voices, http):
         wait_for(at, "ready")
         assert post(http, at).status_code == 503
         assert health(http, at)["reasons"] == ["the synthesis thread has ended; see the log"]
-        assert not app.state.speaker.alive
+        assert not app.state.worker.alive
 
 
 def test_the_body_of_health(voices, voice, http):
@@ -416,7 +417,7 @@ def test_after_the_order_to_stop_nothing_is_accepted_and_all_is_finished(voices,
         voice.may_speak.clear()
         accepted = [pool.submit(post, http, at) for _ in range(3)]
         until(lambda: health(http, at)["waiting"] == 2)
-        app.state.speaker.draining_since = time.monotonic()
+        app.state.worker.queue.draining_since = time.monotonic()
         refused = post(http, at)
         assert (refused.status_code, refused.json()["detail"]) == (503, "the server is stopping")
         voice.may_speak.set()
@@ -435,7 +436,7 @@ def test_when_the_time_is_up_everybody_is_answered(voices, http, pool):
         voice.may_speak.clear()
         accepted = [pool.submit(post, http, at) for _ in range(3)]
         until(lambda: health(http, at)["waiting"] == 2)
-        app.state.speaker.stop()
+        app.state.worker.stop()
         replies = [one.result() for one in accepted]
         assert [reply.status_code for reply in replies] == [503] * 3
         assert {reply.json()["detail"] for reply in replies} == {"the server is stopping"}
@@ -448,5 +449,5 @@ def test_nothing_of_a_thread_is_left_behind(voices, voice, http):
     with serving(app) as at:
         wait_for(at, "ready")
         post(http, at)
-    until(lambda: not app.state.speaker.running)
+    until(lambda: not app.state.worker.running)
     assert threading.active_count() <= before + 1

@@ -1,0 +1,121 @@
+"""Authentication, and limits on a request's body, before the application sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from understudy.common.sockets import is_loopback
+from understudy.serve.client import TOKEN_HEADER
+from understudy.serve.config import HEALTH_PATH, METRICS_PATH
+from understudy.serve.metrics import Metrics
+from understudy.serve.requests import refusal
+
+#: Within how many seconds the whole body must have arrived.
+BODY_S = 10.0
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AuthMiddleware:
+    """ASGI middleware: requires the token, and bounds the body's size and time.
+
+    Outermost, so that the body of an unauthorized request is not even read. ``/health`` is
+    open, and ``/metrics`` to this machine.
+
+    Args:
+        app: the application that it wraps.
+        token: what a request must carry; None for no authentication.
+        max_body_bytes: of a request.
+        metrics: where refusals are counted.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        token: str | None,
+        max_body_bytes: int,
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._token = token.encode() if token else None
+        self._max = max_body_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def refuse(outcome: str, status: int, sentence: str, **headers: str) -> None:
+            self._metrics.requests.labels(outcome).inc()
+            await refusal(scope["path"], status, sentence, headers)(scope, receive, send)
+
+        if not self._allowed(scope):
+            what = f"{TOKEN_HEADER} is missing or wrong"
+            if scope["path"].startswith("/v1/"):
+                what = f"the token is missing or wrong: Authorization: Bearer …, or {TOKEN_HEADER}"
+            await refuse("unauthorized", 401, what, **{"WWW-Authenticate": "Bearer"})
+            return
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await self._body(scope, receive)
+        except TimeoutError:
+            await refuse("bad_request", 408, f"the body was not here within {BODY_S:g} s")
+            return
+        except ValueError:
+            await refuse("bad_request", 413, f"the body has more than {self._max} bytes")
+            return
+        if body is None:
+            return
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> MutableMapping[str, Any]:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    def _allowed(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if self._token is None or path == HEALTH_PATH:
+            return True
+        if path == METRICS_PATH and scope.get("client") and is_loopback(scope["client"][0]):
+            return True
+        headers = dict(scope["headers"])
+        given = headers.get(TOKEN_HEADER.lower().encode())
+        if given is None and path.startswith("/v1/"):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer":
+                return False
+        # Of digests, so that the time does not depend on the length either.
+        return hmac.compare_digest(_sha256((given or b"").strip()), _sha256(self._token))
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """Return the whole body; None when the client is gone.
+
+        Raises:
+            ValueError: it is too large, whether it says so or not.
+        """
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > self._max:
+            raise ValueError
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._max:
+                raise ValueError
+            if not message.get("more_body"):
+                return bytes(body)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,91 @@
+"""The bodies of requests and of errors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, field_validator
+
+from understudy.model.types import Tuning
+
+Range = Field(default=None, gt=0.0, le=2.0, allow_inf_nan=False)
+
+
+class Sampler(BaseModel):
+    """How to speak; what is left out is taken from the config."""
+
+    exaggeration: float | None = Field(default=None, ge=0.0, le=2.0, allow_inf_nan=False)
+    cfg_weight: float | None = Range
+    temperature: float | None = Range
+
+    def tuning(self, default: Tuning) -> Tuning:
+        """Return the request's tuning, completed from the default."""
+        own = self.model_dump(include=set(asdict(default)), exclude_none=True)
+        return Tuning(**(asdict(default) | own))
+
+
+class SpeechRequest(Sampler):
+    """The body of a request for speech."""
+
+    text: str
+    reference_audio: str | None = None
+
+
+class OpenAISpeechRequest(Sampler):
+    """The body of OpenAI's request for speech, and our sampler's settings."""
+
+    model: str
+    input: str
+    voice: str = Field(description="The bare name of a voice file, with or without .wav.")
+    response_format: Literal["wav", "pcm"] = "wav"
+    speed: float = Field(default=1.0, json_schema_extra={"minimum": 1, "maximum": 1})
+    stream_format: Literal["audio"] = "audio"
+    instructions: None = Field(default=None, description="Not supported; leave it out.")
+
+    @field_validator("speed")
+    @classmethod
+    def _one(cls, value: float) -> float:
+        if value != 1.0:
+            raise ValueError("only 1 is spoken")
+        return value
+
+
+class Refusal(BaseModel):
+    """The body of an error."""
+
+    detail: str
+
+
+class OpenAIError(BaseModel):
+    """What went wrong, in OpenAI's shape."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIRefusal(BaseModel):
+    """The body of an error, in OpenAI's shape."""
+
+    error: OpenAIError
+
+
+def refusal(
+    path: str,
+    status: int,
+    sentence: str,
+    headers: dict[str, str] | None = None,
+    param: str | None = None,
+) -> Response:
+    """Return an error in the shape of the path's contract."""
+    if not path.startswith("/v1/"):
+        return JSONResponse({"detail": sentence}, status, headers)
+    status = 400 if status == 422 else status
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    code = {401: "invalid_api_key", 404: "not_found", 503: "unavailable"}.get(status)
+    error = {"message": sentence, "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": error}, status, headers)

@@ -1,0 +1,195 @@
+"""From a text of any length to checked speech, on a loaded voice."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from understudy.audio import speech_check
+from understudy.audio.attempt import MAX_RETRIES, Attempt, speak_checked
+from understudy.model.types import Stopped, Synthesis, Tuning
+from understudy.serve.metrics import Metrics
+from understudy.serve.text_split import split_text
+from understudy.serve.voice_files import VoiceFiles
+
+#: Silence between two pieces of a text; what they bring along counts.
+PAUSE_S = 0.25
+
+#: Of so many texts it is known whether they needed another seed.
+RETRY_WINDOW = 20
+
+log = logging.getLogger("understudy.server")
+
+
+class LoadedVoice(Protocol):
+    """What the server needs of a loaded model (`understudy.model.voice.Voice` is one)."""
+
+    info: dict[str, Any]
+
+    def use_reference(self, path: Path, exaggeration: float) -> str:
+        """Speak with the voice of a recording from now on; returns its SHA-256."""
+
+    def reuse_reference(self, path: Path) -> bool:
+        """Speak as a file sounded when it was last read, if it ever was."""
+
+    def speak(
+        self, text: str, *, seed: int, tuning: Tuning, should_stop: Callable[[], bool] | None = None
+    ) -> Synthesis:
+        """Synthesise one utterance; raises `Stopped` when told to stop."""
+
+
+class NoSpeech(Exception):
+    """A text was not spoken; the model may be well."""
+
+
+class ModelError(Exception):
+    """The model raised, however often it was asked."""
+
+
+class TextSynthesizer:
+    """Speaks texts with a loaded voice; for one thread.
+
+    Attributes:
+        voice: the loaded model; None before.
+        retries: syntheses that were repeated with another seed.
+        repeated: of the last texts, whether they needed a retry.
+        default_sha256: of the default voice's file, as it was last read.
+        default_problem: why that file is unusable now, though its voice is still spoken with.
+    """
+
+    def __init__(self, files: VoiceFiles, metrics: Metrics) -> None:
+        self.voice: LoadedVoice | None = None
+        self.retries = 0
+        self.repeated: deque[bool] = deque(maxlen=RETRY_WINDOW)
+        self.default_sha256: str | None = None
+        self.default_problem: str | None = None
+        self._files, self._metrics = files, metrics
+
+    def speak(
+        self, text: str, reference: Path, tuning: Tuning, should_stop: Callable[[], bool]
+    ) -> Synthesis:
+        """Speak a text, piece by piece.
+
+        Raises:
+            NoSpeech: the voice cannot be used, or a piece was no speech in all attempts.
+            ModelError: the model raised in all attempts.
+            Stopped: nobody wants it any more.
+        """
+        retries = self.retries
+        try:
+            self._use(reference, tuning.exaggeration)
+            pieces = [self._piece(piece, tuning, should_stop) for piece in split_text(text)]
+            speech = _joined(pieces)
+            found = speech_check.check(speech.samples, speech.rate, text=text, loudness=False)
+            if found["problems"]:
+                raise NoSpeech("; ".join(found["problems"]))
+        finally:
+            self.repeated.append(self.retries > retries)
+        return speech
+
+    def _piece(self, text: str, tuning: Tuning, should_stop: Callable[[], bool]) -> Synthesis:
+        """Speak one piece, again with another seed where the audio is unusable.
+
+        Audio cut off at the token cap is repeated too, but returned in the end when
+        nothing else is wrong with it.
+        """
+        voice = self.voice
+        assert voice is not None
+        seeds = [random.SystemRandom().randrange(2**31) for _ in range(1 + MAX_RETRIES)]
+
+        def speak(index: int) -> Synthesis:
+            if should_stop():
+                raise Stopped
+            try:
+                return voice.speak(text, seed=seeds[index], tuning=tuning, should_stop=should_stop)
+            except Stopped:
+                raise
+            except Exception as error:
+                log.exception("synthesis failed, seed %d", seeds[index])
+                raise ModelError(one_line(error)) from error
+
+        def on_retry(failed: Attempt[Synthesis]) -> None:
+            problems = _problems(failed)
+            self.retries += 1
+            self._metrics.retried("error" if failed.error else problems[0])
+            log.warning("seed %d: %s; trying another", seeds[failed.index], "; ".join(problems))
+
+        attempt = speak_checked(
+            speak,
+            text,
+            catch=(ModelError,),
+            cut_off=lambda speech: speech.cut_off,
+            on_retry=on_retry,
+            loudness=False,
+        )
+        if attempt.speech is not None and not attempt.check_problems:
+            return attempt.speech
+        kind = ModelError if attempt.error else NoSpeech
+        raise kind(f"no speech in {attempt.index + 1} attempts: {'; '.join(_problems(attempt))}")
+
+    def _use(self, reference: Path, exaggeration: float) -> None:
+        """Take on a voice; as it was before, where its file has become unusable.
+
+        Raises:
+            NoSpeech: it cannot be used, and never could.
+        """
+        assert self.voice is not None
+        problem = None
+        is_default = reference == self._files.default
+        try:
+            digest = self.voice.use_reference(reference, exaggeration)
+            if is_default:
+                self.default_sha256 = digest
+        except Exception as error:
+            if not self.voice.reuse_reference(reference):
+                log.exception("voice %s", reference)
+                raise NoSpeech(f"voice {reference.name}: {one_line(error)}") from error
+            problem = (
+                f"{reference.name} cannot be used any more, so it speaks as prepared before: "
+                f"{one_line(error)}"
+            )
+        if is_default:
+            if problem and problem != self.default_problem:
+                log.warning("%s", problem)
+            self.default_problem = problem
+
+
+def _problems(attempt: Attempt[Synthesis]) -> list[str]:
+    """Return why an attempt is unusable; the cut only where nothing else is wrong."""
+    if attempt.error:
+        return [str(attempt.error)]
+    return attempt.check_problems or attempt.problems
+
+
+def _joined(pieces: list[Synthesis]) -> Synthesis:
+    """Return utterances as one, with a pause between them."""
+    if len(pieces) == 1:
+        return pieces[0]
+    rate = pieces[0].rate
+    parts: list[Any] = []
+    trailing = 0.0
+    for piece in pieces:
+        heard = speech_check.check(piece.samples, rate, loudness=False)
+        if parts:
+            silence = max(0.0, PAUSE_S - trailing - heard["leading_silence_s"])
+            parts.append(np.zeros(round(silence * rate), np.float32))
+        parts.append(piece.samples)
+        trailing = heard["trailing_silence_s"]
+    return Synthesis(
+        samples=np.concatenate(parts),
+        rate=rate,
+        wall_s=sum(piece.wall_s for piece in pieces),
+        tokens=sum(piece.tokens for piece in pieces),
+        hit_cap=any(piece.hit_cap for piece in pieces),
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")

@@ -1,0 +1,61 @@
+"""The files of voices that a request can name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class VoiceFiles:
+    """The voices of one directory.
+
+    Args:
+        voices_dir: the one directory voices come from.
+        default_name: name of the default voice.
+
+    Attributes:
+        default: path of the default voice, once it was found.
+    """
+
+    def __init__(self, voices_dir: Path, default_name: str) -> None:
+        self._dir, self._default_name = voices_dir, default_name
+        self.default: Path | None = None
+
+    def find(self, name: str) -> Path:
+        """Return the file of a voice; see `find_voice`.
+
+        The default voice's path is returned even after its file has gone.
+        """
+        is_default = name == self._default_name
+        try:
+            path = find_voice(self._dir, name)
+        except LookupError:
+            if is_default and self.default:
+                return self.default
+            raise
+        if is_default:
+            self.default = path
+        return path
+
+
+def find_voice(voices_dir: Path, name: str) -> Path:
+    """Return the file of a voice.
+
+    Args:
+        voices_dir: the one directory voices come from.
+        name: of a file directly in it, links out of it excluded.
+
+    Raises:
+        ValueError: the name is not a bare file name.
+        LookupError: there is no such file; the message lists those there are.
+    """
+    if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"voice {name!r}: expected the bare name of a file")
+    home = voices_dir.resolve()
+    try:
+        path = (home / name).resolve()
+        if path.parent == home and path.is_file():
+            return path
+    except (OSError, RuntimeError):  # a name too long for the file system, a loop of links
+        pass
+    there = sorted(p.name for p in home.glob("[!.]*") if p.is_file()) if home.is_dir() else []
+    raise LookupError(f"no voice {name!r}; there are: {', '.join(there) or 'none'}")
