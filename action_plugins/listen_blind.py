@@ -33,19 +33,32 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _result, args = self.validate_argument_spec(ARGUMENTS)
         argv = [
-            *args["command"], "listen", args["run_dir"], "--reference", args["reference"],
-            "--listen", args["address"], "--port", str(args["port"]),
+            *args["command"],
+            "listen",
+            args["run_dir"],
+            "--reference",
+            args["reference"],
+            "--listen",
+            args["address"],
+            "--port",
+            str(args["port"]),
             # It ends with ansible-playbook, also after a Ctrl-C; nothing is lost.
-            "--owner", str(os.getppid()),
-        ]  # fmt: skip
+            "--owner",
+            str(os.getppid()),
+        ]
         argv += ["--second-pass"] if args["second_pass"] else []
         argv += ["--impostor", args["impostor"]] if args["impostor"] else []
         display, said = Display(), []
         try:
             page = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, encoding="utf-8", errors="replace",
-            )  # fmt: skip
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
         except OSError as error:
             return {"failed": True, "changed": False, "msg": f"{argv[0]}: {error.strerror}"}
         with page:
@@ -56,7 +69,9 @@ class ActionModule(ActionBase):
             out = page.stdout.read()
         if page.returncode:
             return {
-                "failed": True, "changed": False, "rc": page.returncode,
+                "failed": True,
+                "changed": False,
+                "rc": page.returncode,
                 "msg": "\n".join(said[-25:]) or f"it ended with status {page.returncode}",
-            }  # fmt: skip
+            }
         return {"changed": False, "listened": json.loads(out)}
