@@ -102,12 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     serve = add("serve", _serve, "serve the voice over HTTP")
     serve.add_argument("--config", type=Path, required=True, help="JSON file, or -")
 
-    told = add("facts", _tell, "tell what this host's voice depends on")
-    told.add_argument("--device", help="a torch device (default: a GPU where there is one)")
+    facts = add("facts", _facts, "print what this host's voice depends on")
+    facts.add_argument("--device", help="a torch device (default: a GPU where there is one)")
     probe = add("guard-probe", _guard_probe, "take the hazard's operations in this process")
     probe.add_argument("--device", required=True)
     probe.add_argument("--patched", action="store_true")
-    listen = add("listen", _listen, "score a run blind, on a page or in a terminal")
+    listen = add("listen", _listen, "serve the page on which a run is scored blind")
     listen.add_argument("run_dir", type=Path)
     listen.add_argument(
         "--reference", type=Path, required=True, metavar="WAV", help="the voice of the run"
@@ -122,8 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     listen.add_argument(
         "--impostor", type=Path, metavar="DIR", help="u01.wav to u10.wav of somebody else"
     )
-    listen.add_argument("--terminal", action="store_true", help="ask here, without a browser")
-    listen.add_argument("--player", help="what plays a WAV in the terminal")
     listen.add_argument("--owner", type=int, metavar="PID", help="end when this process has ended")
     listen.add_argument("--result", type=Path, help="JSON file (default: standard output)")
     listen.add_argument("--progress", type=Path, help="JSON lines, one per step")
@@ -205,14 +203,14 @@ def _calibrate(arguments: argparse.Namespace) -> Result:
     return calibration.run(_config(arguments), Progress(arguments.progress))
 
 
-def _tell(arguments: argparse.Namespace) -> Result:
+def _facts(arguments: argparse.Namespace) -> Result:
     from understudy.model import environment
 
     return environment.collect(arguments.device)
 
 
 def _say_done(progress: Progress, result: Result) -> None:
-    """Write the line that tells a follower to look at the job itself."""
+    """Write the progress line after which a follower reads the job itself."""
     error = result["error"]
     seen = f"failed: {error['seen']}" if error else f"{result['aggregate']['ok_count']} usable"
     name = result["phase"].removeprefix("tts_")
@@ -242,8 +240,6 @@ def _listen(arguments: argparse.Namespace) -> Result:
         port=arguments.port,
         second_pass=arguments.second_pass,
         impostor_dir=arguments.impostor,
-        terminal=arguments.terminal,
-        player=arguments.player,
         owner=arguments.owner,
         progress=Progress(arguments.progress),
     )

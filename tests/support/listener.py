@@ -40,10 +40,14 @@ class Listener:
             command: prints `open: URL` before anything else that begins so.
         """
         self.server = subprocess.Popen(
-            command, cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command,
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        )  # fmt: skip
+        )
         assert self.server.stdout
         said = []
         for line in self.server.stdout:
@@ -63,8 +67,10 @@ class Listener:
         page = self.browser.new_page()
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text)
-                if message.type == "error" else None)  # fmt: skip
+        page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type == "error" else None,
+        )
         page.add_init_script(FAST)
         page.goto(self.url)
         return page
@@ -148,20 +154,27 @@ def expected(run_dir: Path) -> dict[str, Any]:
     first = next(dict(sides) for name, *sides in rows["pair"] if name == repeat_at)
     return {
         "scores": [
-            {"utterance": name, "pass": 1, "titan": dict(sides)["titan"],
-             "panda": dict(sides)["panda"]}
+            {
+                "utterance": name,
+                "pass": 1,
+                "titan": dict(sides)["titan"],
+                "panda": dict(sides)["panda"],
+            }
             for name, *sides in sorted(rows["pair"])
         ],
         "impostor": [{"pass": 1, "utterance": impostor_at, "score": dict(impostor)["impostor"]}],
-        "same_host": [
-            {"pass": 1, "utterance": same_at, "host": "panda", "a": same_a, "b": same_b}
-        ],
+        "same_host": [{"pass": 1, "utterance": same_at, "host": "panda", "a": same_a, "b": same_b}],
         "repeats": [
-            {"pass": 1, "utterance": repeat_at, "host": host, "first": first[host],
-             "second": dict(again)[host]}
+            {
+                "pass": 1,
+                "utterance": repeat_at,
+                "host": host,
+                "first": first[host],
+                "second": dict(again)[host],
+            }
             for host in ("titan", "panda")
         ],
         "telephone": [
             {"pass": 1, "utterance": name, "noticed": calls[name]} for name in sorted(calls)
         ],
-    }  # fmt: skip
+    }

@@ -38,8 +38,13 @@ def understudy(
         environment["PYTHONPATH"] += f":{path}"
     return subprocess.run(
         [sys.executable, "-m", "understudy", *map(str, arguments)],
-        input=stdin, capture_output=True, text=True, timeout=60, check=False, env=environment,
-    )  # fmt: skip
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
 
 
 @pytest.fixture
@@ -112,9 +117,16 @@ def test_a_result_that_cannot_be_written(config: Path, tmp_path: Path, capsys: A
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["dance"], ["weights"], ["weights", "--config"], ["guard-probe"], ["report"],
-     ["bench", "--config", "x", "--loud"]],
-)  # fmt: skip
+    [
+        [],
+        ["dance"],
+        ["weights"],
+        ["weights", "--config"],
+        ["guard-probe"],
+        ["report"],
+        ["bench", "--config", "x", "--loud"],
+    ],
+)
 def test_bad_arguments_are_status_2(arguments: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(arguments)
@@ -172,12 +184,22 @@ def test_a_benchmark_that_fails_is_carried_out(
     monkeypatch.setattr(standby.Voice, "load", load)
     out_dir, progress = tmp_path / "runs" / "one", tmp_path / "progress.jsonl"
     config = {
-        "run_id": "20261122-031500Z", "host": "titan", "weights_dir": str(tmp_path),
-        "voice": "none.wav", "device": "cpu", "stft_patch": False, "token_cap": None,
-        "threads": None, "utterances": [], "warmup": 0, "out_dir": str(out_dir),
+        "run_id": "20261122-031500Z",
+        "host": "titan",
+        "weights_dir": str(tmp_path),
+        "voice": "none.wav",
+        "device": "cpu",
+        "stft_patch": False,
+        "token_cap": None,
+        "threads": None,
+        "utterances": [],
+        "warmup": 0,
+        "out_dir": str(out_dir),
         "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6},
-        "wav_dir": "titan_native", "lock_sha256": None, "git_commit": None,
-    }  # fmt: skip
+        "wav_dir": "titan_native",
+        "lock_sha256": None,
+        "git_commit": None,
+    }
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     status, out, _ = in_process(capsys, "bench", "--config", path, "--progress", progress)
@@ -188,3 +210,9 @@ def test_a_benchmark_that_fails_is_carried_out(
     last = json.loads(progress.read_text().splitlines()[-1])
     assert last["phase"] == "done"
     assert last["text"] == "titan  bench done  failed: RuntimeError: no such model"
+
+
+def test_listening_to_what_is_no_run(tmp_path: Path) -> None:
+    done = understudy("listen", tmp_path / "none", "--reference", "x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"understudy listen: {tmp_path}/none is no directory. Next: ls")

@@ -7,14 +7,14 @@ soundfile: torchaudio needs an extra decoder for it and may saturate.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+
+from understudy.common.files import atomic
 
 SAMPLE_RATE = 24_000
 """Hz; what Chatterbox makes and every server here speaks."""
@@ -69,16 +69,8 @@ def write_wav(path: Path | str, samples: npt.NDArray[Any], rate: int = SAMPLE_RA
     if samples.ndim != 1:
         raise AudioError(f"{path}: samples of shape {list(samples.shape)}, expected [N]")
     frames = np.frombuffer(float_to_pcm16(samples), dtype="<i2").astype(np.int16)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, frames, rate, format="WAV", subtype="PCM_16")
-        part.chmod(0o644)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with atomic(path) as part:
+        soundfile.write(part, frames, rate, format="WAV", subtype="PCM_16")
 
 
 def to_wav(samples: npt.NDArray[Any], rate: int = SAMPLE_RATE) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from understudy.common.files import atomic
 
 
 class JsonError(ValueError):
@@ -52,16 +52,8 @@ def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
         text = json_text(document)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        part.chmod(0o644)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

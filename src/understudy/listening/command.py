@@ -1,4 +1,4 @@
-"""``understudy listen``: score a run blind, on a page or in a terminal."""
+"""``understudy listen``: serve the page on which a run is scored blind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from understudy.common.progress import Progress
 from understudy.common.sockets import is_loopback
-from understudy.listening import page, unblind
-from understudy.listening import terminal as listening_terminal
-from understudy.listening.passes import Sitting
+from understudy.listening import server, unblind
+from understudy.listening.passes import ListeningTest
 from understudy.listening.session import only_one
 
 
@@ -24,8 +23,6 @@ def run(
     port: int = 0,
     second_pass: bool = False,
     impostor_dir: Path | None = None,
-    terminal: bool = False,
-    player: str | None = None,
     owner: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -38,10 +35,8 @@ def run(
         port: of the page; 0 takes a free one.
         second_pass: begin a second pass, or go on with it.
         impostor_dir: recordings of somebody else, see `listening.prepare`.
-        terminal: ask here instead of on a page.
-        player: what plays a WAV there.
         owner: process with which the page ends.
-        progress: told how far the listener is; so is standard error.
+        progress: gets the lines that standard error gets.
 
     Returns:
         ``run_id``, ``status`` (``finished`` or ``unfinished``), ``passes`` that are complete,
@@ -63,12 +58,9 @@ def run(
         raise ValueError(f"{run_dir} is no directory. Next: ls {run_dir.parent}")
     run_dir = run_dir.resolve()
     with only_one(run_dir, {"pid": os.getpid()}) as say:
-        play = listening_terminal.player(player) if terminal else None
-        sitting = Sitting(run_dir, reference, impostor_dir=impostor_dir, second_pass=second_pass)
-        one = sitting.current
-        if one is not None and play:
-            listening_terminal.run(sitting, play, input, lambda text: print(text, file=sys.stderr))
-        elif one is not None:
+        test = ListeningTest(run_dir, reference, impostor_dir=impostor_dir, second_pass=second_pass)
+        one = test.current
+        if one is not None:
 
             def ready(url: str) -> None:
                 say({"url": url})
@@ -76,22 +68,22 @@ def run(
                 where = "" if is_loopback(bind) else " on the other machine"
                 tell(f"open{where}: {url}{begun}", "ready")
 
-            page.run(sitting, bind=bind, port=port, owner=owner, tell=tell, ready=ready)
-        if sitting.locked:
-            unblind.write(sitting.run, sitting.locked)
-        result = sitting.result()
-        tell(_last_words(result, sitting), "done")
+            server.run(test, bind=bind, port=port, owner=owner, tell=tell, ready=ready)
+        if test.locked:
+            unblind.write(test.run, test.locked)
+        result = test.result()
+        tell(_summary(result, test), "done")
         return result
 
 
-def _last_words(result: dict[str, Any], sitting: Sitting) -> str:
+def _summary(result: dict[str, Any], test: ListeningTest) -> str:
     if result["status"] == "unfinished":
         return (
             f"stopped with {result['given']} of {result['of']} answers, all of them saved; "
             "the same command goes on from there"
         )
     passes = "one pass is" if result["passes"] == 1 else f"{result['passes']} passes are"
-    if not sitting.may_repeat:
+    if not test.may_repeat:
         return f"{passes} complete: {result['ratings']}"
-    begun = " has begun and" if sitting.passes != sitting.locked else ""
+    begun = " has begun and" if test.passes != test.locked else ""
     return f"{passes} complete: {result['ratings']}; a second one{begun} would tell more"

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from understudy.listening import pack, unblind
-from understudy.listening.pack import Recordings
+from understudy.listening.recordings import Recordings, recordings
 from understudy.listening.session import HOME, ListeningError, Session, digest
 
 MOST_PASSES = 2
 """More would mean listening until the result pleases."""
 
 
-class Sitting:
+class ListeningTest:
     """The passes of a run.
 
     Args:
@@ -41,7 +41,7 @@ class Sitting:
         second_pass: bool = False,
     ) -> None:
         self._reference, self._impostor_dir = reference, impostor_dir
-        self.run: Recordings = pack.recordings(run_dir.resolve())
+        self.run: Recordings = recordings(run_dir.resolve())
         self.passes: list[Session] = []
         home = self.run.run_dir / HOME
         while (home / f"pass-{len(self.passes) + 1}").exists():
@@ -58,17 +58,21 @@ class Sitting:
         one = Session(directory)
         if one.plan["audio"] != self.run.sha256:
             raise ListeningError(
-                [f"{directory} is about other recordings than those that {self.run.run_dir} has "
-                 f"now. Next: bring them back, or begin anew: mv -T -n {directory.parent} "
-                 f"~/listening-{self.run.run_id}"]
-            )  # fmt: skip
+                [
+                    f"{directory} is about other recordings than those that {self.run.run_dir} has "
+                    f"now. Next: bring them back, or begin anew: mv -T -n {directory.parent} "
+                    f"~/listening-{self.run.run_id}"
+                ]
+            )
         before = self.passes[-1] if self.passes else None
         if one.document["previous_sha256"] != (digest(before.path) if before else None):
             raise ListeningError(
-                [f"{directory} does not follow {before.path if before else 'the first pass'}: one "
-                 f"of them was changed. Next: bring it back, or begin anew: mv -T -n "
-                 f"{directory.parent} ~/listening-{self.run.run_id}"]
-            )  # fmt: skip
+                [
+                    f"{directory} does not follow {before.path if before else 'the first pass'}: "
+                    f"one of them was changed. Next: bring it back, or begin anew: mv -T -n "
+                    f"{directory.parent} ~/listening-{self.run.run_id}"
+                ]
+            )
         self.passes.append(one)
 
     @property
@@ -105,12 +109,11 @@ class Sitting:
             )
         return self.passes[-1]
 
-    def finish(self, identity_matches: object, kind: str) -> dict[str, Any]:
+    def finish(self, identity_matches: object) -> dict[str, Any]:
         """Lock the pass, open its key and write ``ratings.json``.
 
         Args:
             identity_matches: is it, all in all, the same voice?
-            kind: ``page`` or ``terminal``.
 
         Returns:
             The ratings.
@@ -120,7 +123,7 @@ class Sitting:
             ListeningError: the answers are locked and safe, but ``ratings.json`` could not be
                 written over what is there.
         """
-        self.passes[-1].finish(identity_matches, kind)
+        self.passes[-1].finish(identity_matches)
         return unblind.write(self.run, self.locked)
 
     def problem(self) -> str | None:

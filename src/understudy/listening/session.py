@@ -1,8 +1,8 @@
 """What a listener answered: saved as it is given, never lost, and locked at the end.
 
 Every answer is a new version of the whole file, written beside it, brought to the disk and
-renamed, so that no crash leaves half of one. A file that is cut short or was edited by hand
-is therefore no accident of ours: it is refused and left as it is.
+renamed, so that no crash leaves half of one. A file that is cut short or was edited was
+therefore changed from outside: it is refused and left as it is.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from understudy.common.files import atomic
 from understudy.common.jsonio import JsonError, read_json, utc_now
 
 HOME = "listening"
@@ -229,12 +229,11 @@ class Session:
             raise RefusedError(f"{trial}: {_name(unheard[0])} must be heard to its end first")
         self._answer(trial, "noticed", noticed, replaces)
 
-    def finish(self, identity_matches: object, with_: str) -> None:
+    def finish(self, identity_matches: object) -> None:
         """Lock everything.
 
         Args:
             identity_matches: True or False: is it, all in all, the same voice?
-            with_: ``page`` or ``terminal``.
 
         Raises:
             RefusedError: an answer is missing, or the ratings are locked.
@@ -245,8 +244,8 @@ class Session:
             raise RefusedError(f"identity_matches: saw {seen}, expected true or false", 422)
         if self.given < self.total:
             raise RefusedError(f"{self.total - self.given} of {self.total} answers are missing")
-        said = {"identity_matches": identity_matches, "finished_with": with_}
-        self._save({**self.document, **said, "finished_at": utc_now()})
+        last = {"identity_matches": identity_matches, "finished_with": "page"}
+        self._save({**self.document, **last, "finished_at": utc_now()})
 
     def _open(self, trial: str) -> dict[str, Any]:
         if self.locked:
@@ -288,7 +287,7 @@ def only_one(run_dir: Path, doing: Mapping[str, Any]) -> Iterator[Any]:
 
     Args:
         run_dir: the run directory.
-        doing: what is said to whoever comes second: ``pid``, ``url``.
+        doing: what a second process reports of the first: ``pid``, ``url``.
 
     Yields:
         A function that says more of the same.
@@ -320,9 +319,9 @@ def only_one(run_dir: Path, doing: Mapping[str, Any]) -> Iterator[Any]:
             file.truncate()
 
 
-def _taken(run_dir: Path, said: str) -> str:
+def _taken(run_dir: Path, content: str) -> str:
     try:
-        other = json.loads(said)
+        other = json.loads(content)
         where = f"process {other['pid']}" + (f" at {other['url']}" if other.get("url") else "")
         then = f"open that address, or end it: kill {other['pid']}"
     except (ValueError, KeyError, TypeError):
@@ -349,23 +348,8 @@ def _seal(document: Mapping[str, Any]) -> str:
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     """Replace a session file in one step that a power cut does not undo."""
     text = json.dumps({**document, "seal": _seal(document)}, indent=2) + "\n"
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with atomic(path, durable=True) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _damaged(seen: str, directory: Path) -> str:

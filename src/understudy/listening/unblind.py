@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.jsonio import JsonError, read_json, write_json
-from understudy.listening.pack import Recordings
+from understudy.listening.recordings import Recordings
 from understudy.listening.session import ListeningError, Session, digest
 
 NAME = "ratings.json"
@@ -121,9 +121,11 @@ def check(run: Recordings, passes: Sequence[Session]) -> None:
         else f"comes from {name}, which is not there"
     )
     raise ListeningError(
-        [f"{path} is there already and {seen}. It is not overwritten. "
-         f"Next: mv -n {path} ~/ratings-{path.parent.name}.json, then the same command again"]
-    )  # fmt: skip
+        [
+            f"{path} is there already and {seen}. It is not overwritten. "
+            f"Next: mv -n {path} ~/ratings-{path.parent.name}.json, then the same command again"
+        ]
+    )
 
 
 def _present(path: Path) -> dict[str, Any] | None:
@@ -143,16 +145,20 @@ def _key(one: Session) -> Mapping[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise ListeningError(
-            [f"{path}: {error.strerror}; without it nobody knows who was A and who B. "
-             f"Next: bring it back, or listen again: mv {one.directory} "
-             f"{one.directory.parent}/damaged-{one.directory.name}"]
-        ) from error  # fmt: skip
+            [
+                f"{path}: {error.strerror}; without it nobody knows who was A and who B. "
+                f"Next: bring it back, or listen again: mv {one.directory} "
+                f"{one.directory.parent}/damaged-{one.directory.name}"
+            ]
+        ) from error
     if digest(path) != one.plan["key_sha256"]:
         raise ListeningError(
-            [f"{path} is not the key that was sealed before the first answer. "
-             f"Next: bring it back, or listen again: mv {one.directory} "
-             f"{one.directory.parent}/damaged-{one.directory.name}"]
-        )  # fmt: skip
+            [
+                f"{path} is not the key that was sealed before the first answer. "
+                f"Next: bring it back, or listen again: mv {one.directory} "
+                f"{one.directory.parent}/damaged-{one.directory.name}"
+            ]
+        )
     key: Mapping[str, Any] = json.loads(data)
     return key
 
@@ -191,5 +197,6 @@ def _repeats(run: Recordings, one: Session, key: Mapping[str, Any]) -> Iterator[
         second = _by_host(pair, answer)
         for host in run.hosts:
             yield {"pass": one.number, "utterance": pair["utterance"], "host": host} | {
-                "first": first[host], "second": second[host],
-            }  # fmt: skip
+                "first": first[host],
+                "second": second[host],
+            }

@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from understudy.common.files import atomic
 from understudy.common.jsonio import JsonError, read_json
 from understudy.model.weights import MANIFEST
 
@@ -78,17 +77,11 @@ def load(path: Path, device: str) -> Any:
 
 def save(path: Path, conditionals: Any) -> None:
     """Write ``Conditionals`` as they are before the first utterance: whole or not at all."""
-    part = None
     try:
         path.parent.mkdir(exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        part = Path(name)
-        conditionals.save(part)
-        part.replace(path)
+        with atomic(path, mode=0o600) as part:
+            conditionals.save(part)
         for old in sorted(path.parent.glob("*.pt"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
             old.unlink()
     except (OSError, RuntimeError) as error:  # the voice speaks all the same
         log.warning("%s cannot be kept: %s", path, error)
-        if part:
-            part.unlink(missing_ok=True)

@@ -78,7 +78,7 @@ def dots(
     """Draw one row per label with a mark per series, and what lies between them as a line.
 
     Args:
-        description: what a reader who cannot see the drawing is told.
+        description: the text alternative of the drawing.
         rows: the labels.
         series: the values, one list per host.
         unit: the caption of the axis.
@@ -123,7 +123,7 @@ def signed(
     """Draw differences on both sides of 0, and below them each mean with its interval.
 
     Args:
-        description: what a reader who cannot see the drawing is told.
+        description: the text alternative of the drawing.
         rows: the labels.
         series: the values, one list per host.
         unit: the caption of the axis.
@@ -178,7 +178,7 @@ def strips(
     """Draw every sample of a few distributions, and the middle of each.
 
     Args:
-        description: what a reader who cannot see the drawing is told.
+        description: the text alternative of the drawing.
         rows: label, samples and median of each distribution.
         unit: the caption of the axis.
         line: a value to compare with, and its name.
@@ -230,7 +230,7 @@ def stack(description: str, parts: Sequence[tuple[str, float | None]]) -> Markup
     """Draw the parts of a whole as one bar.
 
     Args:
-        description: what a reader who cannot see the drawing is told.
+        description: the text alternative of the drawing.
         parts: name and size of each part; only the sizes above 0 are drawn.
 
     Returns:

@@ -1,4 +1,4 @@
-"""``report.html``: one page that shows what a run found and plays what was heard.
+"""``report.html``: one page that shows what a run found and plays its recordings.
 
 The page is made of whatever the run directory holds. A run that died half-way, a file
 that was cut short, a value of the wrong type: each is shown as what it is, and the rest
@@ -10,19 +10,16 @@ The page asks for nothing outside itself: style, script, drawings and audio are 
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
-import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
-import soundfile
 from markupsafe import Markup
 
+from understudy.common.files import atomic
+from understudy.common.html import environment
 from understudy.report import charts, similarity
 from understudy.report.doc import (
     Doc,
@@ -42,14 +39,12 @@ from understudy.report.doc import (
     text_of,
     when,
 )
-
-NAME = "report.html"
+from understudy.report.files import NAME, files
+from understudy.report.takes import HostAudio, entry_of, take
 
 #: Files that every run has once it is complete; those of the hosts come on top.
 COMMON = ("run.json", "preflight.json", "llm.json", "identity.json", "ratings.json", "verdict.json")
 
-#: A longer recording is named, but not put into the page.
-LONGEST_AUDIO_S = 120.0
 
 #: verdict -> headline, tone, plain meaning.
 VERDICTS: dict[str, tuple[str, str, str]] = {
@@ -147,46 +142,6 @@ class Problem:
     next: str
 
 
-@dataclass(frozen=True)
-class Voice:
-    """A host that speaks, and the file that says how."""
-
-    host: str
-    role: str
-    doc: Doc
-
-
-@dataclass(frozen=True)
-class Take:
-    """One utterance as one host spoke it.
-
-    Attributes:
-        host: who spoke.
-        entry: its row in the host's file; empty when there is none.
-        audio: a ``data:`` URI, or an empty string.
-        note: why there is no audio, or an empty string.
-        problems: everything a listener should know about this take.
-        scores: the ratings it got, one for each pass.
-    """
-
-    host: str
-    entry: Doc
-    audio: str
-    note: str
-    problems: list[str]
-    scores: list[Doc]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A file of the directory; ``note`` says how it differs from what the verdict saw."""
-
-    name: str
-    bytes: int | None
-    sha256: str
-    note: str
-
-
 def render(run_dir: Path) -> Path:
     """Write ``report.html`` for a run, in one step: readers see the old page or the new one.
 
@@ -201,20 +156,15 @@ def render(run_dir: Path) -> Path:
     """
     page = _template().render(**_context(run_dir))
     # A lone surrogate in a document is valid JSON, but not valid UTF-8.
-    _replace(run_dir / NAME, page.encode("utf-8", "replace"))
+    with atomic(run_dir / NAME) as part:
+        part.write_bytes(page.encode("utf-8", "replace"))
     return run_dir / NAME
 
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("understudy.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
+    templates = environment("understudy.report")
+    templates.filters.update(
         show=show,
         num=num,
         size=size,
@@ -226,11 +176,8 @@ def _template() -> jinja2.Template:
         commit=commit,
         code=code,
     )
-    environment.tests.update(known=is_known, numeric=is_numeric)
-    return environment.get_template("report.html.j2")
-
-
-# What the template prints with: each takes any value.
+    templates.tests.update(known=is_known, numeric=is_numeric)
+    return templates.get_template("report.html.j2")
 
 
 # What the page is made of.
@@ -252,8 +199,8 @@ def _context(run_dir: Path) -> dict[str, object]:
     def of(prefix: str, hosts: list[str]) -> list[tuple[str, Doc]]:
         return [(host, documents[f"{prefix}-{host}.json"].doc) for host in hosts]
 
-    voices = [Voice(host, "standby", doc) for host, doc in of("bench", standbys)]
-    voices += [Voice(host, "primary", doc) for host, doc in of("baseline", primaries)]
+    voices = [HostAudio(host, "standby", doc) for host, doc in of("bench", standbys)]
+    voices += [HostAudio(host, "primary", doc) for host, doc in of("baseline", primaries)]
     utterances = _utterances(run.doc, voices)
     name = text_of(verdict.doc["verdict"])
     title, tone, meaning = VERDICTS.get(name, ODD_VERDICT if name else NO_VERDICT)
@@ -267,7 +214,7 @@ def _context(run_dir: Path) -> dict[str, object]:
         ),
         "preflight": documents["preflight.json"].doc,
         "llm": documents["llm.json"].doc,
-        "ear": similarity.view(documents["identity.json"].doc),
+        "similarity": similarity.view(documents["identity.json"].doc),
         "name": name,
         "title": title,
         "tone": tone,
@@ -287,7 +234,7 @@ def _context(run_dir: Path) -> dict[str, object]:
             (
                 name,
                 text,
-                [_take(run_dir, name, voice, documents["ratings.json"].doc) for voice in voices],
+                [take(run_dir, name, voice, documents["ratings.json"].doc) for voice in voices],
             )
             for name, text in utterances
         ],
@@ -303,7 +250,7 @@ def _context(run_dir: Path) -> dict[str, object]:
             [(name, number_of(verdict.doc["timing"]["split"][key])) for key, name in SPLIT],
         ),
         "guard_decisions": GUARD_DECISIONS,
-        "files": _files(run_dir, verdict.doc),
+        "files": files(run_dir, verdict.doc),
     }
 
 
@@ -348,17 +295,13 @@ def _words(hosts: list[str], otherwise: str) -> str:
     return f"{', '.join(hosts[:-1])} and {hosts[-1]}"
 
 
-def _utterances(run: Doc, voices: list[Voice]) -> list[tuple[str, str]]:
+def _utterances(run: Doc, voices: list[HostAudio]) -> list[tuple[str, str]]:
     """Return id and text of every utterance that the run planned or a host spoke."""
     texts = {text_of(one["id"]): text_of(one["text"]) for one in run["utterances"]}
     for voice in voices:
         for one in voice.doc["utterances"]:
             texts.setdefault(text_of(one["id"]), "")
     return [(name, text) for name, text in texts.items() if name]
-
-
-def _entry(voice: Voice, name: str) -> Doc:
-    return next((one for one in voice.doc["utterances"] if text_of(one["id"]) == name), Doc())
 
 
 def _problems(documents: list[Document]) -> list[Problem]:
@@ -400,86 +343,14 @@ def _problems(documents: list[Document]) -> list[Problem]:
     return problems
 
 
-# The recordings.
-
-
-def _take(run_dir: Path, name: str, voice: Voice, ratings: Doc) -> Take:
-    entry = _entry(voice, name)
-    audio, note, digest = _audio(run_dir, entry)
-    problems = _remarks(entry)
-    measured = text_of(entry["wav_sha256"])
-    if digest and measured and digest != measured:
-        problems.append("The file is not the one that was measured: its SHA-256 differs.")
-    rows = [row for row in ratings["scores"] if text_of(row["utterance"]) == name]
-    scores = [row[voice.host] for row in rows if row[voice.host]() is not None]
-    return Take(voice.host, entry, audio, note, problems, scores)
-
-
-def _remarks(entry: Doc) -> list[str]:
-    """Return what is to be said about a take: failures, cap, retries, and what was heard."""
-    remarks = []
-    if entry["error"]:
-        remarks.append(show(entry["error"]))
-    elif entry["ok"]() is False:
-        remarks.append("Not a good take; no reason was recorded.")
-    if entry["hit_cap"]() is True:
-        remarks.append("Ran into the token cap: the end may be missing.")
-    if retries := list(entry["retries"]):
-        reasons = "; ".join(show(retry["reason"]) for retry in retries)
-        remarks.append(f"{len(retries)} {'retry' if len(retries) == 1 else 'retries'}: {reasons}")
-    audio = entry["audio"]
-    heard = [show(problem) for problem in audio["problems"]]
-    remarks.extend(heard)
-    clipped = number_of(audio["clipped_samples"]) or 0
-    if clipped > 0 and not heard:
-        remarks.append(f"{show(clipped)} clipped samples.")
-    if audio["finite"]() is False and not heard:
-        remarks.append("Holds values that are not numbers.")
-    return remarks
-
-
-def _audio(run_dir: Path, entry: Doc) -> tuple[str, str, str]:
-    """Return a take as a ``data:`` URI, why there is none, and the SHA-256 of its file."""
-    if not entry:
-        return "", "Not spoken.", ""
-    name = text_of(entry["wav"])
-    if not name:
-        return "", "No recording.", ""
-    try:
-        path = (run_dir / name).resolve()
-        if not path.is_relative_to(run_dir.resolve()):
-            return "", f"{name} lies outside the run directory.", ""
-        if not path.is_file():
-            return "", f"Missing: {name} is not in the run directory.", ""
-        content = path.read_bytes()
-    except (OSError, ValueError, RuntimeError):
-        return "", f"Missing: {name} is not in the run directory.", ""
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as wav:
-            rate, frames, short = wav.samplerate, wav.frames, wav.subtype == "PCM_16"
-            if frames == 0:
-                return "", f"{name} holds no sound.", digest
-            if frames > LONGEST_AUDIO_S * rate:
-                return "", f"{name} is too long to be put into the page.", digest
-            samples = wav.read(dtype="int16" if short else "int32")
-        flac = io.BytesIO()
-        subtype = "PCM_16" if short else "PCM_24"
-        soundfile.write(flac, samples, rate, format="FLAC", subtype=subtype)
-    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
-        return "", f"{name} is not a readable recording: {error}", digest
-    packed = base64.b64encode(flac.getvalue()).decode("ascii")
-    return f"data:audio/flac;base64,{packed}", "", digest
-
-
 # The drawings.
 
 
 def _chart(
-    voices: list[Voice], utterances: list[tuple[str, str]], key: str, unit: str
+    voices: list[HostAudio], utterances: list[tuple[str, str]], key: str, unit: str
 ) -> Markup | None:
     series = [
-        charts.Series(voice.host, [number_of(_entry(voice, name)[key]) for name, _ in utterances])
+        charts.Series(voice.host, [number_of(entry_of(voice, name)[key]) for name, _ in utterances])
         for voice in voices
     ]
     hosts = _words([voice.host for voice in voices], "no host")
@@ -535,45 +406,3 @@ def _latency_chart(host: str, llm: Doc, limit: float | None) -> Markup | None:
         "milliseconds",
         (limit * before, "The most that is allowed afterwards") if limit and before else None,
     )
-
-
-# The files.
-
-
-def _files(run_dir: Path, verdict: Doc) -> list[Listed]:
-    """List the files of the directory, and say which changed since the verdict.
-
-    What a listener hears is left out: the names are blind, and there are fifty to a pass.
-    """
-    used = {text_of(one["name"]): text_of(one["sha256"]) for one in verdict["files"]}
-    rows = []
-    for path in sorted(run_dir.rglob("*")):
-        name = path.relative_to(run_dir).as_posix()
-        if name == NAME or name.startswith("listening/") or path.name.startswith("."):
-            continue
-        if path.is_symlink() or not path.is_file():
-            continue
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            rows.append(Listed(name, None, "", error.strerror or "not readable"))
-            continue
-        digest = hashlib.sha256(content).hexdigest()
-        changed = used.get(name, digest) != digest
-        rows.append(Listed(name, len(content), digest, "changed since the verdict" * changed))
-    there = {row.name for row in rows}
-    rows.extend(
-        Listed(name, None, sha256, "gone since the verdict")
-        for name, sha256 in used.items()
-        if name and name not in there
-    )
-    return rows
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The report's section about the automatic ear: identity.json as a reader sees it."""
+"""The report's section about the similarity check: identity.json as a reader sees it."""
 
 from __future__ import annotations
 

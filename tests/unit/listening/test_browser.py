@@ -20,9 +20,18 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 def listener(playwright: Any, run_dir: Path, reference: Path) -> Listener:
     """Start the command on a run."""
     command = [
-        sys.executable, "-m", "understudy", "listen", str(run_dir), "--reference", str(reference),
-        "--result", str(run_dir.parent / "result.json"), "--owner", str(os.getpid()),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "understudy",
+        "listen",
+        str(run_dir),
+        "--reference",
+        str(reference),
+        "--result",
+        str(run_dir.parent / "result.json"),
+        "--owner",
+        str(os.getpid()),
+    ]
     return Listener(playwright, command)
 
 

@@ -19,7 +19,8 @@ from listening_run import answer, make
 
 from understudy.common.sockets import ListenError
 from understudy.listening import page as listening_page
-from understudy.listening.passes import Sitting
+from understudy.listening import server
+from understudy.listening.passes import ListeningTest
 from understudy.listening.session import Session
 
 
@@ -27,15 +28,15 @@ from understudy.listening.session import Session
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run with a pass that nobody has begun."""
     made = make(tmp_path_factory.mktemp("made"))
-    Sitting(*made)
+    ListeningTest(*made)
     return made
 
 
 class Served:
     """A page that is served in a thread, and a browser without a screen."""
 
-    def __init__(self, sitting: Sitting, **options: Any) -> None:
-        self.sitting, self.told = sitting, []
+    def __init__(self, test: ListeningTest, **options: Any) -> None:
+        self.test, self.told = test, []
         ready, self.url = threading.Event(), ""
 
         def opened(url: str) -> None:
@@ -43,12 +44,18 @@ class Served:
             ready.set()
 
         self._thread = threading.Thread(
-            target=listening_page.run,
-            args=(sitting,),
-            kwargs={"bind": "127.0.0.1", "port": 0, "owner": None, "tell": self.told.append,
-                    "ready": opened} | options,
+            target=server.run,
+            args=(test,),
+            kwargs={
+                "bind": "127.0.0.1",
+                "port": 0,
+                "owner": None,
+                "tell": self.told.append,
+                "ready": opened,
+            }
+            | options,
             daemon=True,
-        )  # fmt: skip
+        )
         self._thread.start()
         assert ready.wait(60)
         self.origin = self.url.rsplit("/", 2)[0]
@@ -71,7 +78,7 @@ class Served:
 
     def close(self) -> None:
         if self.open:
-            self.post("seat", {"take": True}, window="closing")
+            self.post("lock", {"take": True}, window="closing")
             self.post("end", {}, window="closing")
         assert self.wait_end()
         self.client.close()
@@ -86,13 +93,13 @@ def made(template: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def page(made: tuple[Path, Path]) -> Iterator[Served]:
-    served = Served(Sitting(*made))
+    served = Served(ListeningTest(*made))
     yield served
     served.close()
 
 
 def session(page: Served) -> Session:
-    return page.sitting.passes[0]
+    return page.test.passes[0]
 
 
 def hear(page: Served, trial: str, *sides: str) -> None:
@@ -168,9 +175,21 @@ def test_the_page_asks_for_nothing_outside(page: Served) -> None:
 
 
 def test_only_recordings_of_the_plan_are_served(page: Served) -> None:
-    for name in ("key.json", "../key.json", "..%2fkey.json", "%2e%2e/key.json", "key", "session",
-                 "stimuli/../../key.json", "stimuli/key.wav", "stimuli/..%2fplan.wav", "plan.json",
-                 "session.json", "stimuli/", "listening/pass-1/key.json"):  # fmt: skip
+    for name in (
+        "key.json",
+        "../key.json",
+        "..%2fkey.json",
+        "%2e%2e/key.json",
+        "key",
+        "session",
+        "stimuli/../../key.json",
+        "stimuli/key.wav",
+        "stimuli/..%2fplan.wav",
+        "plan.json",
+        "session.json",
+        "stimuli/",
+        "listening/pass-1/key.json",
+    ):
         reply = page.get(name)
         assert reply.status_code == 404, name
         assert "seed" not in reply.text
@@ -182,9 +201,13 @@ def test_the_replies_of_a_pair_differ_in_their_sound_only(page: Served) -> None:
         headers = [{k: v for k, v in reply.headers.items() if k != "date"} for reply in (a, b)]
         assert headers[0] == headers[1]
         assert set(headers[0]) == {
-            "content-length", "content-type", "cache-control", "x-content-type-options",
-            "referrer-policy", "cross-origin-resource-policy",
-        }  # fmt: skip
+            "content-length",
+            "content-type",
+            "cache-control",
+            "x-content-type-options",
+            "referrer-policy",
+            "cross-origin-resource-policy",
+        }
         assert a.content[:44] == b.content[:44]
 
 
@@ -279,26 +302,26 @@ def test_a_disk_that_is_full_is_said(page: Served, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_window_at_a_time(page: Served) -> None:
-    assert page.post("seat", {}, window="one").json() == {"yours": True}
-    assert page.post("seat", {}, window="two").json() == {"yours": False}
+    assert page.post("lock", {}, window="one").json() == {"yours": True}
+    assert page.post("lock", {}, window="two").json() == {"yours": False}
     reply = page.post("heard", {"trial": "t01", "side": "r"}, window="two")
     assert reply.status_code == 409
     assert "another window" in reply.json()["detail"]
     assert session(page).answers["t01"]["heard"] == []
-    assert page.post("seat", {"take": True}, window="two").json() == {"yours": True}
-    assert page.post("seat", {}, window="one").json() == {"yours": False}
+    assert page.post("lock", {"take": True}, window="two").json() == {"yours": True}
+    assert page.post("lock", {}, window="one").json() == {"yours": False}
     assert page.post("heard", {"trial": "t01", "side": "r"}, window="one").status_code == 409
     assert page.post("leave", {}, window="two").status_code == 200
-    assert page.post("seat", {}, window="one").json() == {"yours": True}
+    assert page.post("lock", {}, window="one").json() == {"yours": True}
 
 
-def test_a_window_that_vanished_loses_its_seat(
+def test_a_window_that_vanished_loses_the_lock(
     page: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening_page, "SEAT_S", 0.2)
-    assert page.post("seat", {}, window="one").json() == {"yours": True}
+    monkeypatch.setattr(listening_page, "LOCK_S", 0.2)
+    assert page.post("lock", {}, window="one").json() == {"yours": True}
     time.sleep(0.3)
-    assert page.post("seat", {}, window="two").json() == {"yours": True}
+    assert page.post("lock", {}, window="two").json() == {"yours": True}
 
 
 # --- the end ---------------------------------------------------------------------------------
@@ -308,19 +331,23 @@ def test_a_pass_ends_in_ratings_and_may_be_followed_by_another(page: Served) -> 
     answer(session(page), {})
     assert page.post("finish", {"identity_matches": True}).status_code == 200
     assert page.get("state").json() == {
-        "phase": "done", "locked": 1, "may_repeat": True, "problem": None,
-    }  # fmt: skip
+        "phase": "done",
+        "locked": 1,
+        "may_repeat": True,
+        "problem": None,
+    }
     assert page.get("result").json() == {
-        "means": {"titan": 4.0, "panda": 4.0}, "identity_matches": True,
-    }  # fmt: skip
-    ratings = page.sitting.run.run_dir / "ratings.json"
+        "means": {"titan": 4.0, "panda": 4.0},
+        "identity_matches": True,
+    }
+    ratings = page.test.run.run_dir / "ratings.json"
     assert len(json.loads(ratings.read_text())["scores"]) == 10
     assert page.post("score", {"trial": "t01", "side": "a", "score": 1}).status_code == 409
     assert page.post("second-pass", {}).status_code == 200
     state = page.get("state").json()
     assert (state["phase"], state["pass"], state["given"]) == ("answer", 2, 0)
     assert page.get("result").status_code == 409  # not while the second is open
-    answer(page.sitting.passes[1], {})
+    answer(page.test.passes[1], {})
     assert page.post("finish", {"identity_matches": True}).status_code == 200
     assert len(json.loads(ratings.read_text())["scores"]) == 20
     reply = page.post("second-pass", {})
@@ -331,7 +358,7 @@ def test_a_pass_ends_in_ratings_and_may_be_followed_by_another(page: Served) -> 
 
 
 def test_ratings_in_the_way_are_shown_and_kept(page: Served) -> None:
-    ratings = page.sitting.run.run_dir / "ratings.json"
+    ratings = page.test.run.run_dir / "ratings.json"
     run_factory.put(ratings.parent, "ratings.json", run_factory.ratings())
     before = ratings.read_bytes()
     answer(session(page), {})
@@ -344,7 +371,7 @@ def test_ratings_in_the_way_are_shown_and_kept(page: Served) -> None:
 
 
 def test_stopping_for_today_ends_the_server(made: tuple[Path, Path]) -> None:
-    served = Served(Sitting(*made))
+    served = Served(ListeningTest(*made))
     assert served.post("end", {}).status_code == 200
     assert served.wait_end()
 
@@ -353,8 +380,8 @@ def test_the_server_ends_when_the_last_window_of_a_finished_listener_was_closed(
     made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening_page, "RELOAD_S", 0.3)
-    served = Served(Sitting(*made))
-    served.post("seat", {})
+    served = Served(ListeningTest(*made))
+    served.post("lock", {})
     served.post("leave", {})
     time.sleep(1.2)
     assert served.open  # not finished: a window may come back tomorrow
@@ -368,7 +395,7 @@ def test_the_server_ends_when_the_last_window_of_a_finished_listener_was_closed(
 
 def test_the_server_ends_with_its_owner(made: tuple[Path, Path]) -> None:
     owner = subprocess.Popen(["sleep", "60"])
-    served = Served(Sitting(*made), owner=owner.pid)
+    served = Served(ListeningTest(*made), owner=owner.pid)
     time.sleep(1.0)
     assert served.open
     owner.kill()
@@ -380,8 +407,8 @@ def test_the_server_ends_with_its_owner(made: tuple[Path, Path]) -> None:
 
 
 def opened(made: tuple[Path, Path], bind: str, port: int) -> None:
-    listening_page.run(
-        Sitting(*made), bind=bind, port=port, owner=None, tell=print, ready=lambda url: None
+    server.run(
+        ListeningTest(*made), bind=bind, port=port, owner=None, tell=print, ready=lambda url: None
     )
 
 

@@ -16,7 +16,7 @@ import run_factory
 from listening_run import answer, make
 
 from understudy.listening import session, unblind
-from understudy.listening.passes import Sitting
+from understudy.listening.passes import ListeningTest
 from understudy.listening.session import ListeningError, RefusedError, Session, only_one
 
 
@@ -24,7 +24,7 @@ from understudy.listening.session import ListeningError, RefusedError, Session, 
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run with a pass that nobody has begun."""
     made = make(tmp_path_factory.mktemp("made"))
-    Sitting(*made)
+    ListeningTest(*made)
     return made
 
 
@@ -66,7 +66,7 @@ def test_every_answer_is_there_after_a_crash(made: tuple[Path, Path], one: Sessi
     for side in ("r", "a", "b"):
         one.heard("t01", side)
     one.score("t01", "b", 3)
-    again = Sitting(*made).current
+    again = ListeningTest(*made).current
     assert again
     assert again.answers["t01"] == {"heard": ["r", "a", "b"], "a": None, "b": 3}
     assert [row["id"] for row in again.plan["pairs"]] == order
@@ -140,21 +140,21 @@ def test_an_answer_that_cannot_be_saved_was_not_given(
 
 def test_it_is_not_finished_before_everything_is_answered(one: Session) -> None:
     with pytest.raises(RefusedError, match="36 of 36 answers are missing"):
-        one.finish(True, "page")
+        one.finish(True)
     answer(one, {})
     with pytest.raises(RefusedError, match='identity_matches: saw "yes"'):
-        one.finish("yes", "page")
+        one.finish("yes")
     assert not one.locked
 
 
 def test_what_is_locked_stays(one: Session) -> None:
     answer(one, {})
-    one.finish(True, "page")
+    one.finish(True)
     for change in (
         lambda: one.heard("t01", "a"),
         lambda: one.score("t01", "a", 5, 4),
         lambda: one.notice("c01", True, False),
-        lambda: one.finish(False, "page"),
+        lambda: one.finish(False),
     ):
         with pytest.raises(RefusedError, match="locked"):
             change()
@@ -175,7 +175,7 @@ def test_a_session_that_was_cut_short(made: tuple[Path, Path], keep: int) -> Non
     path.write_bytes(path.read_bytes()[:keep])
     before = path.read_bytes()
     with pytest.raises(ListeningError, match=r"session\.json: line .*Next: .*mv -T -n .*/pass-1 "):
-        Sitting(*made)
+        ListeningTest(*made)
     assert path.read_bytes() == before
     assert not (made[0] / "ratings.json").exists()
 
@@ -195,14 +195,14 @@ def test_what_was_edited_by_hand(
     edited(path, change)
     before = path.read_bytes()
     with pytest.raises(ListeningError, match=seen):
-        Sitting(*made)
+        ListeningTest(*made)
     assert path.read_bytes() == before
 
 
 def test_a_stimulus_that_is_gone(made: tuple[Path, Path], one: Session) -> None:
     one.stimulus(one.plan["pairs"][0]["a"]).unlink()
     with pytest.raises(ListeningError, match=r"stimuli: \w{10}\.wav changed or gone"):
-        Sitting(*made)
+        ListeningTest(*made)
 
 
 def test_recordings_that_are_others_now(made: tuple[Path, Path]) -> None:
@@ -212,7 +212,7 @@ def test_recordings_that_are_others_now(made: tuple[Path, Path]) -> None:
     found["utterances"][0]["wav_sha256"] = run_factory.sha256(wav.read_bytes())
     run_factory.put(made[0], "bench-titan.json", found)
     with pytest.raises(ListeningError, match="about other recordings"):
-        Sitting(*made)
+        ListeningTest(*made)
 
 
 def test_a_key_that_is_not_the_sealed_one(made: tuple[Path, Path], one: Session) -> None:
@@ -222,9 +222,9 @@ def test_a_key_that_is_not_the_sealed_one(made: tuple[Path, Path], one: Session)
 
     answer(one, {})
     edited(one.directory / "key.json", swap)
-    sitting = Sitting(*made)
+    test = ListeningTest(*made)
     with pytest.raises(ListeningError, match="not the key that was sealed"):
-        sitting.finish(True, "page")
+        test.finish(True)
     assert not (made[0] / "ratings.json").exists()
 
 
@@ -236,17 +236,27 @@ ROW = {"utterance", "pass", "titan", "panda"}
 def check_shape(document: dict[str, Any], passes: int) -> None:
     """The shape that the verdict is promised."""
     assert list(document) == [
-        "schema_version", "run_id", "source", "given_before_audio", "identity_matches",
-        "given_for", "audio", "scores", "listener",
-    ]  # fmt: skip
+        "schema_version",
+        "run_id",
+        "source",
+        "given_before_audio",
+        "identity_matches",
+        "given_for",
+        "audio",
+        "scores",
+        "listener",
+    ]
     assert document["schema_version"] == 2
     assert set(document["source"]) == {"kind", "name", "sha256"}
-    assert document["source"]["kind"] in ("page", "terminal")
+    assert document["source"]["kind"] == "page"
     assert document["given_before_audio"] is False
     assert isinstance(document["identity_matches"], bool)
     assert set(document["given_for"]["titan"]) == {
-        "weights_sha256", "voice_sha256", "lock_sha256", "driver",
-    }  # fmt: skip
+        "weights_sha256",
+        "voice_sha256",
+        "lock_sha256",
+        "driver",
+    }
     assert len(document["audio"]) == 20
     assert [(row["pass"], row["utterance"]) for row in document["scores"]] == [
         (number, name) for number in range(1, passes + 1) for name in run_factory.IDS
@@ -267,7 +277,7 @@ def check_shape(document: dict[str, Any], passes: int) -> None:
 
 def test_the_ratings_are_what_was_typed(made: tuple[Path, Path], one: Session) -> None:
     answer(one, typed(one, titan=4, panda=5), noticed=True)
-    document = Sitting(*made).finish(True, "page")
+    document = ListeningTest(*made).finish(True)
     assert document == json.loads((made[0] / "ratings.json").read_text())
     check_shape(document, 1)
     assert [(row["titan"], row["panda"]) for row in document["scores"]] == [(4, 5)] * 10
@@ -276,8 +286,9 @@ def test_the_ratings_are_what_was_typed(made: tuple[Path, Path], one: Session) -
     assert document["source"]["sha256"] == session.digest(one.path)
     listener = document["listener"]
     assert {(r["host"], r["first"], r["second"]) for r in listener["repeats"]} == {
-        ("titan", 4, 3), ("panda", 5, 5),
-    }  # fmt: skip
+        ("titan", 4, 3),
+        ("panda", 5, 5),
+    }
     [same] = listener["same_host"]
     assert (same["host"], same["a"], same["b"]) == ("panda", 5, 5)
     assert [row["score"] for row in listener["impostor"]] == [1]
@@ -300,19 +311,24 @@ def test_single_scores_reach_their_utterance(made: tuple[Path, Path], one: Sessi
                 "b": panda if a_is_titan else titan,
             }
     answer(one, scores)
-    document = Sitting(*made).finish(False, "terminal")
+    document = ListeningTest(*made).finish(False)
     assert {r["utterance"]: (r["titan"], r["panda"]) for r in document["scores"]} == wanted
     assert document["identity_matches"] is False
 
 
 def test_an_unfinished_session_gives_no_ratings(made: tuple[Path, Path], one: Session) -> None:
     answer(one, {})
-    sitting = Sitting(*made)
-    assert sitting.result() | {"run_id": 0} == {
-        "run_id": 0, "status": "unfinished", "passes": 0, "given": 36, "of": 36, "ratings": None,
-    }  # fmt: skip
+    test = ListeningTest(*made)
+    assert test.result() | {"run_id": 0} == {
+        "run_id": 0,
+        "status": "unfinished",
+        "passes": 0,
+        "given": 36,
+        "of": 36,
+        "ratings": None,
+    }
     with pytest.raises(ListeningError, match="its key stays sealed"):
-        unblind.ratings(sitting.run, sitting.passes)
+        unblind.ratings(test.run, test.passes)
     assert not (made[0] / "ratings.json").exists()
 
 
@@ -320,19 +336,19 @@ def test_a_process_that_died_between_lock_and_ratings(
     made: tuple[Path, Path], one: Session
 ) -> None:
     answer(one, {})
-    one.finish(True, "page")
+    one.finish(True)
     assert not (made[0] / "ratings.json").exists()
-    sitting = Sitting(*made)
-    assert sitting.current is None
+    test = ListeningTest(*made)
+    assert test.current is None
     check_shape(json.loads((made[0] / "ratings.json").read_text()), 1)
 
 
 def test_a_second_pass_is_added(made: tuple[Path, Path], one: Session) -> None:
     answer(one, typed(one, 5, 5))
-    Sitting(*made).finish(True, "page")
+    ListeningTest(*made).finish(True)
     first = (made[0] / "ratings.json").read_bytes()
-    sitting = Sitting(*made, second_pass=True)
-    two = sitting.current
+    test = ListeningTest(*made, second_pass=True)
+    two = test.current
     assert two
     assert two.number == 2
     names = [set(each.plan["stimuli"]) for each in (one, two)]
@@ -342,11 +358,11 @@ def test_a_second_pass_is_added(made: tuple[Path, Path], one: Session) -> None:
     ]
     assert (made[0] / "ratings.json").read_bytes() == first
     answer(two, typed(two, 3, 4))
-    document = Sitting(*made, second_pass=True).finish(False, "page")
+    document = ListeningTest(*made, second_pass=True).finish(False)
     check_shape(document, 2)
     assert [(r["titan"], r["panda"]) for r in document["scores"]] == [(5, 5)] * 10 + [(3, 4)] * 10
     assert document["identity_matches"] is False  # once it was not the same
-    done = Sitting(*made, second_pass=True)
+    done = ListeningTest(*made, second_pass=True)
     assert done.current is None
     assert not done.may_repeat
     assert len(done.passes) == 2
@@ -354,15 +370,15 @@ def test_a_second_pass_is_added(made: tuple[Path, Path], one: Session) -> None:
 
 def test_a_second_pass_that_was_left(made: tuple[Path, Path], one: Session) -> None:
     answer(one, {})
-    Sitting(*made).finish(True, "page")
-    two = Sitting(*made, second_pass=True).current
+    ListeningTest(*made).finish(True)
+    two = ListeningTest(*made, second_pass=True).current
     assert two
     two.heard("t01", "r")
-    left = Sitting(*made)
+    left = ListeningTest(*made)
     assert left.current is None
     assert left.result()["status"] == "finished"
     check_shape(json.loads((made[0] / "ratings.json").read_text()), 1)
-    again = Sitting(*made, second_pass=True).current
+    again = ListeningTest(*made, second_pass=True).current
     assert again
     assert again.answers["t01"]["heard"] == ["r"]
 
@@ -371,12 +387,12 @@ def test_a_first_pass_that_was_changed_after_the_second_began(
     made: tuple[Path, Path], one: Session
 ) -> None:
     answer(one, {})
-    Sitting(*made).finish(True, "page")
-    Sitting(*made, second_pass=True)
+    ListeningTest(*made).finish(True)
+    ListeningTest(*made, second_pass=True)
     one.document["answers"]["t01"]["a"] = 5
     session._write(one.path, one.document)
     with pytest.raises(ListeningError, match="does not follow"):
-        Sitting(*made)
+        ListeningTest(*made)
 
 
 SHEET = run_factory.ratings()
@@ -386,13 +402,17 @@ SHEET = run_factory.ratings()
     ("there", "seen"),
     [
         (SHEET, r"comes from the sheet ab\.csv"),
-        (SHEET | {"schema_version": 2, "source": {"kind": "sheet", "name": "x.csv"}},
-         r"comes from the sheet x\.csv"),
-        (SHEET | {"source": {"kind": "page", "name": "listening/pass-1/session.json"}},
-         "comes from listening/pass-1/session.json, which is not there"),
+        (
+            SHEET | {"schema_version": 2, "source": {"kind": "sheet", "name": "x.csv"}},
+            r"comes from the sheet x\.csv",
+        ),
+        (
+            SHEET | {"source": {"kind": "page", "name": "listening/pass-1/session.json"}},
+            "comes from listening/pass-1/session.json, which is not there",
+        ),
         (None, "comes from the sheet an unknown source"),
     ],
-)  # fmt: skip
+)
 def test_ratings_that_are_there_already(
     template: tuple[Path, Path], tmp_path: Path, there: Any, seen: str
 ) -> None:
@@ -401,7 +421,7 @@ def test_ratings_that_are_there_already(
     text = json.dumps(there) if there else "{"
     (run_dir / "ratings.json").write_text(text)
     with pytest.raises(ListeningError, match=seen) as raised:
-        Sitting(run_dir, template[1])
+        ListeningTest(run_dir, template[1])
     assert f"mv -n {run_dir}/ratings.json" in str(raised.value)
     assert (run_dir / "ratings.json").read_text() == text
     assert not (run_dir / "listening").exists()
@@ -409,23 +429,23 @@ def test_ratings_that_are_there_already(
 
 def test_ratings_that_were_edited(made: tuple[Path, Path], one: Session) -> None:
     answer(one, {})
-    Sitting(*made).finish(True, "page")
+    ListeningTest(*made).finish(True)
     edited(made[0] / "ratings.json", lambda d: d["scores"][0].update(titan=5))
     with pytest.raises(ListeningError, match="is of other audio or was edited"):
-        Sitting(*made)
+        ListeningTest(*made)
 
 
 def test_a_sheet_that_came_meanwhile_is_kept(made: tuple[Path, Path], one: Session) -> None:
     answer(one, {})
-    sitting = Sitting(*made)
+    test = ListeningTest(*made)
     run_factory.put(made[0], "ratings.json", SHEET)
     with pytest.raises(ListeningError, match="comes from the sheet"):
-        sitting.finish(True, "page")
+        test.finish(True)
     assert json.loads((made[0] / "ratings.json").read_text()) == SHEET
-    assert sitting.locked
-    assert "comes from the sheet" in str(sitting.problem())
+    assert test.locked
+    assert "comes from the sheet" in str(test.problem())
     (made[0] / "ratings.json").rename(made[0] / "before.json")
-    Sitting(*made)
+    ListeningTest(*made)
     check_shape(json.loads((made[0] / "ratings.json").read_text()), 1)
 
 
@@ -454,3 +474,14 @@ def test_a_second_process_is_told_of_the_first(tmp_path: Path) -> None:
     with only_one(tmp_path, {"pid": 1}):  # the lock died with it
         pass
     assert (tmp_path / "listening/lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pass_that_an_older_version_took_in_a_terminal(
+    made: tuple[Path, Path], one: Session
+) -> None:
+    answer(one, {})
+    one.finish(True)
+    session._write(one.path, {**one.document, "finished_with": "terminal"})
+    ListeningTest(*made)
+    document = json.loads((made[0] / "ratings.json").read_text())
+    assert document["source"]["kind"] == "terminal"

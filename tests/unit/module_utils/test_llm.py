@@ -294,7 +294,9 @@ def test_warm_ups_come_first_and_are_not_counted() -> None:
     assert found["max_ms"] == pytest.approx(100)
 
 
-def test_a_warm_up_that_fails_is_an_error() -> None:
+def test_a_warm_up_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "SETTLE_S", 0.3)
+
     def ask() -> float:
         raise llm.LlmError("gone")
 

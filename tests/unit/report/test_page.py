@@ -544,9 +544,29 @@ class TestWhatWentWrong:
 
 
 STRANGE: list[Json] = [
-    None, True, False, 0, -1, 1.5, 1e308, 10**400, float("nan"), float("inf"), "", "text",
-    "<b>&'\"", "\ud800", "\0", [], [None], [[]], [1, "a", {}], {}, {"a": None}, {"id": []},
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    1e308,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "text",
+    "<b>&'\"",
+    "\ud800",
+    "\0",
+    [],
+    [None],
+    [[]],
+    [1, "a", {}],
+    {},
+    {"a": None},
+    {"id": []},
+]
 
 
 def _places(value: Json) -> list[tuple[Json, Any]]:
@@ -588,11 +608,21 @@ def test_deeply_nested_values(run_dir: Path) -> None:
 class TestNumbers:
     @pytest.mark.parametrize(
         ("value", "shown"),
-        [(None, doc.UNKNOWN), (True, "yes"), (0, "0"), (0.5234567, "0.5235"),
-         (-21.4, "\N{MINUS SIGN}21.4"), (12.0, "12"), ([], "none"),
-         (["a", 1], "a, 1"), ({"a": None}, "a: \N{EN DASH}"), (float("nan"), doc.UNKNOWN),
-         (10**400, doc.UNKNOWN), ("-x", "-x")],
-    )  # fmt: skip
+        [
+            (None, doc.UNKNOWN),
+            (True, "yes"),
+            (0, "0"),
+            (0.5234567, "0.5235"),
+            (-21.4, "\N{MINUS SIGN}21.4"),
+            (12.0, "12"),
+            ([], "none"),
+            (["a", 1], "a, 1"),
+            ({"a": None}, "a: \N{EN DASH}"),
+            (float("nan"), doc.UNKNOWN),
+            (10**400, doc.UNKNOWN),
+            ("-x", "-x"),
+        ],
+    )
     def test_show(self, value: Json, shown: str) -> None:
         assert doc.show(value) == shown
 
@@ -644,7 +674,7 @@ class TestCharts:
             assert name not in drawn
 
 
-# --- the automatic ear -----------------------------------------------------------------------
+# --- the similarity check ---------------------------------------------------------------------
 
 
 def _identity() -> Json:
@@ -655,29 +685,58 @@ def _identity() -> Json:
         "host": STANDBY,
         "primary": PRIMARY,
         "reasons": ["Pitch, median, on the full band: +1.02 semitones from tower to spark."],
-        "calibration": {"made_at": "2026-11-22T01:00:00Z", "takes": 8, "matches": True,
-                        "notes": ["x_vector does not tell the impostors apart."]},
+        "calibration": {
+            "made_at": "2026-11-22T01:00:00Z",
+            "takes": 8,
+            "matches": True,
+            "notes": ["x_vector does not tell the impostors apart."],
+        },
         "measures": [
-            row | {"name": "full.f0_median", "band": "full", "value": 1.02, "gate": 0.53,
-                   "ok": False, "separates": True},
-            row | {"name": "telephone.f0_median", "band": "telephone", "value": 0.2, "gate": 0.48,
-                   "ok": True, "separates": True},
+            row
+            | {
+                "name": "full.f0_median",
+                "band": "full",
+                "value": 1.02,
+                "gate": 0.53,
+                "ok": False,
+                "separates": True,
+            },
+            row
+            | {
+                "name": "telephone.f0_median",
+                "band": "telephone",
+                "value": 0.2,
+                "gate": 0.48,
+                "ok": True,
+                "separates": True,
+            },
         ],
         "sides": {STANDBY: {"f0_median_hz": 117.2}, PRIMARY: {"f0_median_hz": 110.5}},
         "missing": [{"measure": "resemblyzer", "why": "not installed"}],
-        "facts": {"note": None, "rows": [
-            {"name": "cuda", "values": {STANDBY: "13.0", PRIMARY: "12.8"}, "differs": True,
-             "note": None},
-            {"name": "dtype", "values": {STANDBY: "float32", PRIMARY: "float32"},
-             "differs": False, "note": None},
-        ]},
-    }  # fmt: skip
+        "facts": {
+            "note": None,
+            "rows": [
+                {
+                    "name": "cuda",
+                    "values": {STANDBY: "13.0", PRIMARY: "12.8"},
+                    "differs": True,
+                    "note": None,
+                },
+                {
+                    "name": "dtype",
+                    "values": {STANDBY: "float32", PRIMARY: "float32"},
+                    "differs": False,
+                    "note": None,
+                },
+            ],
+        },
+    }
 
 
-def test_what_the_ear_measured_is_shown(run_dir: Path) -> None:
+def test_what_the_similarity_check_measured_is_shown(run_dir: Path) -> None:
     (run_dir / "identity.json").write_text(json.dumps(_identity()))
     page = report.render(run_dir).read_text()
-    section = page[page.index('<section id="ear"') : page.index('<section id="speed"')]
+    section = page[page.index('<section id="similarity"') : page.index('<section id="speed"')]
     shown = " ".join(re.sub(r"<[^>]+>", " ", section).split())
     for text in (
         "Not the same voice diverged",
@@ -695,6 +754,6 @@ def test_what_the_ear_measured_is_shown(run_dir: Path) -> None:
 @pytest.mark.parametrize("spoilt", ["[]", '{"result": 5, "measures": {"a": 1}, "sides": []}'])
 def test_an_odd_identity_spoils_nothing(run_dir: Path, spoilt: str) -> None:
     (run_dir / "identity.json").write_text(spoilt)
-    assert '<section id="ear"' in report.render(run_dir).read_text()
+    assert '<section id="similarity"' in report.render(run_dir).read_text()
     (run_dir / "identity.json").unlink()
     assert "were not compared" in report.render(run_dir).read_text()

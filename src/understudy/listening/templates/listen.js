@@ -21,11 +21,11 @@
 
   // The server
 
-  async function ask(path, said) {
-    const reply = await fetch(path, said === undefined ? {} : {
+  async function ask(path, body) {
+    const reply = await fetch(path, body === undefined ? {} : {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ window: me, ...said }),
+      body: JSON.stringify({ window: me, ...body }),
     });
     if (!reply.ok) {
       const { detail } = await reply.json().catch(() => ({ detail: `the server answered ${reply.status}` }));
@@ -60,7 +60,7 @@
     if (closed) return;
     let yours;
     try {
-      ({ yours } = await ask("seat", { take }));
+      ({ yours } = await ask("lock", { take }));
     } catch (error) {
       if (!closed && view !== "done") {
         alarm("The server does not answer. Everything up to your last answer is saved; " +
