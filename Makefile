@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # More arguments for ansible-playbook, such as -v or -e ab_scores=scores.csv.
 REHEARSAL_ARGS ?=
-# More arguments for the lab's pytest: -m 'not long' leaves out what is a second case of something.
+# More arguments for the lab's pytest: -m 'not long' leaves out what CI does, second cases of something.
 LAB_ARGS ?=
 
 .PHONY: rehearse rehearsal-up rehearsal-down lab-up lab-down lab-test lab-clean test lint unit control dev locks clean

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .common import BRIDGE, HOSTS, LAB, NETWORK, SUBNET, container, docker, quiet, run, wait
+from .engine import share_processors
 
 HOME_SIZE = "6G"
 
@@ -55,6 +56,7 @@ def bring_up(host: str, image: str, changed: bool) -> None:
         docker(doing, *begin, image, "/usr/local/sbin/lab-boot")
     elif changed or facts != f"{image} true":
         docker(doing, "restart", "--time", "60", name)
+    share_processors()
     booted(host)
     look = f"scripts/lab exec {host}"
     if host == "titan":
