@@ -8,7 +8,7 @@ REHEARSAL_ARGS ?=
 # More arguments for the lab's pytest: -m 'not long' leaves out what CI does, second cases of something.
 LAB_ARGS ?=
 
-.PHONY: rehearse rehearsal-up rehearsal-down lab-up lab-down lab-test lab-clean test lint unit control dev locks clean
+.PHONY: rehearse rehearsal-up rehearsal-down lab-up lab-down lab-test lab-clean test lint unit control dev locks schemas clean
 
 rehearse: control ## the whole benchmark on this machine, without a GPU
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/rehearse $(REHEARSAL_ARGS)
@@ -69,6 +69,9 @@ $(VENV)/.dev: $(VENV)/.control files/locks/dev.txt
 
 locks: ## make every lock anew (needs uv)
 	$(MAKE) -C files/locks
+
+schemas: control ## generate the JSON schemas of the documents that have a model
+	$(BIN)/python -m understudy.documents
 
 clean: ## remove what was installed and made here; runs are kept
 	@if [ -e .lab ]; then $(PYTHON) scripts/lab clean; fi

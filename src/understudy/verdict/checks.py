@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from understudy.verdict.problems import failed_checks, good
-from understudy.verdict.run_directory import UTTERANCES, Run, listing, number, pick, rows, show
+from understudy.verdict.run_directory import (
+    DRIFT,
+    UTTERANCES,
+    Run,
+    listing,
+    number,
+    pick,
+    rows,
+    show,
+)
 from understudy.verdict.scoring import Rated, matches
-
-#: The most that the LLM's p50 may have grown when the window is over, as a factor.
-DRIFT = 1.2
 
 
 def _check(
@@ -74,7 +80,6 @@ def phase_checks(run: Run) -> list[dict[str, Any]]:
 def window_checks(run: Run) -> list[dict[str, Any]]:
     """Return the checks of the LLM window: drift decides, the ratio during synthesis informs."""
     checks = []
-    limit = number(run.get("run.json", "limits", "drift")) or DRIFT
     for host in run.hosts["llm"]:
         entry = run.get("llm.json", "hosts", host)
         if not isinstance(entry, dict):
@@ -83,9 +88,9 @@ def window_checks(run: Run) -> list[dict[str, Any]]:
             show(pick(entry, when, "p50_ms"), 0) for when in ("before", "during", "after")
         )
         drift = number(entry.get("drift"))
-        ok = None if drift is None else drift <= limit
+        ok = None if drift is None else drift <= run.drift_limit
         detail = f"the LLM's p50: {before} ms before, {after} ms after the window"
-        checks.append(_check(f"drift.{host}", ok, drift, limit, "x", detail))
+        checks.append(_check(f"drift.{host}", ok, drift, run.drift_limit, "x", detail))
         if entry.get("mode") == "parallel":
             ratio = entry.get("during_ratio")
             detail = (

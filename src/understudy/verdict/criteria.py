@@ -9,6 +9,7 @@ from understudy.verdict.run_directory import Run, pick, rows, show
 
 MET, NOT_MET, NOT_YET = "met", "not_met", "not_yet"
 
+#: The names of the criteria; ``drift`` is the limit of the run.
 NAMES = (
     "chatterbox-tts is installed on the standby and imports",
     "the STFT problem does not occur, or is patched",
@@ -16,7 +17,7 @@ NAMES = (
     "the primary's baseline exists for the same utterances",
     "the A/B similarity scores are in",
     "the verdict is one of the three pre-committed ones",
-    "the LLM's p50 after the window is at most 1.2 x the one before",
+    "the LLM's p50 after the window is at most {drift:g} x the one before",
     "docs/RESEARCH-CHATTERBOX-TITAN-REDUNDANCY.md is written",
     "the pull request is open",
 )
@@ -176,7 +177,7 @@ def criteria(
     return [
         {
             "id": index,
-            "name": name,
+            "name": name.format(drift=run.drift_limit),
             "status": findings[index - 1][0],
             "evidence": findings[index - 1][1],
         }

@@ -23,6 +23,8 @@ from understudy.common.jsonio import parse_json
 VERSION = (1,)
 VERSIONS = {"ratings.json": (1, 2)}
 UTTERANCES = 10
+#: The most that the LLM's p50 may have grown when the window is over, as a factor.
+DRIFT = 1.2
 ROLES = ("standby", "primary", "llm")
 
 #: What a verdict is computed from. Its own file and the report are not among them.
@@ -117,6 +119,11 @@ class Run:
     def environments(self) -> dict[str, Any]:
         """The environment that each standby's bench recorded; None where it did not."""
         return {h: self.get(f"bench-{h}.json", "environment") for h in self.hosts["standby"]}
+
+    @property
+    def drift_limit(self) -> float:
+        """The most that the LLM's p50 may have grown, as a factor."""
+        return number(self.get("run.json", "limits", "drift")) or DRIFT
 
     @property
     def rehearsal(self) -> bool:

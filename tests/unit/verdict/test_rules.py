@@ -447,6 +447,14 @@ def test_drift_decides_ok_and_not_the_verdict(drift: float | None, ok: bool, rat
     assert status(result)[6] == ("." if drift is None else "+" if ok else "-")
 
 
+@pytest.mark.parametrize(("limit", "shown"), [(1.2, "1.2"), (3, "3"), (2.0, "2")])
+def test_the_criterion_names_the_limit_of_the_run(limit: float, shown: str) -> None:
+    result = decide(changed(("run.json", "limits.drift", limit)))
+    assert result["criteria"][6]["name"] == (
+        f"the LLM's p50 after the window is at most {shown} x the one before"
+    )
+
+
 def parallel(during: float | None, drift: float = 1.05) -> dict[str, Any]:
     path = "hosts.titan"
     return changed(
