@@ -660,6 +660,17 @@ def test_a_truncated_ratings_file(run_dir: Path) -> None:
         assert f"ansible-playbook score.yml -e run={factory.RUN_ID}" in said(result)
 
 
+WEIGHED: dict[str, Any] = {}
+
+
+def weigh_once(*arguments: Any) -> Any:
+    """`weigh`, computed once for equal arguments: it depends on nothing else, and is slow."""
+    key = repr(arguments)
+    if key not in WEIGHED:
+        WEIGHED[key] = weigh(*arguments)
+    return copy.deepcopy(WEIGHED[key])
+
+
 @pytest.mark.parametrize("value", [None, True, 7, "x", [None], {"a": [1]}, {"titan": {}}])
 def test_no_value_of_a_session_makes_it_raise(value: Any) -> None:
     whole = changed()
@@ -674,7 +685,7 @@ def test_no_value_of_a_session_makes_it_raise(value: Any) -> None:
             if path not in ("schema_version", "run_id"):
                 broken = copy.deepcopy(document)
                 factory.change(broken, path, value)
-                decide({**whole, name: broken}, audio={}, weigh=weigh)
+                decide({**whole, name: broken}, audio={}, weigh=weigh_once)
 
 
 def test_the_statistics_stand_beside_the_rule() -> None:
