@@ -125,7 +125,7 @@ class Listener:
 
     def kill(self) -> None:
         self.server.send_signal(signal.SIGKILL)
-        self.server.wait()
+        self.server.communicate()
         self.browser.close()
 
     def close(self) -> None:

@@ -57,8 +57,8 @@ def test_a_wav_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     pcm.write_wav(path, speechlike(1.0))
     before = path.read_bytes()
 
-    def full(file, *_, **__):
-        file.write(b"RIFF")
+    def full(path, *_, **__):
+        path.write_bytes(b"RIFF")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(soundfile, "write", full)

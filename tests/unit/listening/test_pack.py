@@ -20,6 +20,7 @@ from scipy import signal
 from understudy.audio import pcm, speech_check
 from understudy.listening import pack
 from understudy.listening.pack import REPEAT_AFTER, order
+from understudy.listening.recordings import recordings
 from understudy.listening.session import ListeningError
 
 IDS = run_factory.IDS
@@ -29,7 +30,7 @@ IDS = run_factory.IDS
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run and its reference, and a pass that was prepared for it."""
     run_dir, reference = make(tmp_path_factory.mktemp("made"))
-    pack.prepare(pack.recordings(run_dir), reference, 1, seed="seed")
+    pack.prepare(recordings(run_dir), reference, 1, seed="seed")
     return run_dir, reference
 
 
@@ -163,7 +164,7 @@ def test_a_repeat_has_another_length_than_its_first(
 ) -> None:
     differ = 0
     for seed in range(5):
-        directory = pack.prepare(pack.recordings(made[0]), made[1], 90 + seed, seed=str(seed))
+        directory = pack.prepare(recordings(made[0]), made[1], 90 + seed, seed=str(seed))
         plan, key = (json.loads((directory / f"{n}.json").read_text()) for n in ("plan", "key"))
         again = next(p for p in key["pairs"].values() if p["kind"] == "repeat")
         lengths = [
@@ -219,7 +220,7 @@ def test_the_impostor_is_somebody_else(made: tuple[Path, Path], tmp_path: Path) 
     strangers.mkdir()
     for name in IDS:
         pcm.write_wav(strangers / f"{name}.wav", voiced(250, 0.7), RATE)
-    run = pack.recordings(made[0])
+    run = recordings(made[0])
     directory = pack.prepare(run, made[1], 80, impostor_dir=strangers)
     try:
         key = json.loads((directory / "key.json").read_text())
@@ -237,7 +238,7 @@ def test_the_impostor_is_somebody_else(made: tuple[Path, Path], tmp_path: Path) 
 
 
 def test_a_seed_makes_the_same_pack(made: tuple[Path, Path]) -> None:
-    directory = pack.prepare(pack.recordings(made[0]), made[1], 70, seed="seed")
+    directory = pack.prepare(recordings(made[0]), made[1], 70, seed="seed")
     again = json.loads((directory / "plan.json").read_text())
     shutil.rmtree(directory)
     first = document(made[0], "plan.json")
@@ -252,7 +253,7 @@ def refused(run_dir: Path, reference: Path) -> str:
     """Why a run cannot be listened to; nothing may have been made."""
     before = sorted(str(path) for path in run_dir.rglob("*"))
     with pytest.raises(ListeningError) as raised:
-        pack.prepare(pack.recordings(run_dir), reference, 1)
+        pack.prepare(recordings(run_dir), reference, 1)
     assert sorted(str(path) for path in run_dir.rglob("*")) == before
     return str(raised.value)
 
@@ -333,7 +334,7 @@ def test_a_reference_of_another_rate_is_resampled(fresh: tuple[Path, Path]) -> N
     run = json.loads((fresh[0] / "run.json").read_text())
     run["voice"]["sha256"] = run_factory.sha256(path.read_bytes())
     run_factory.put(fresh[0], "run.json", run)
-    directory = pack.prepare(pack.recordings(fresh[0]), path, 1)
+    directory = pack.prepare(recordings(fresh[0]), path, 1)
     plan = json.loads((directory / "plan.json").read_text())
     info = soundfile.info(directory / f"stimuli/{plan['whole_reference']}.wav")
     assert info.samplerate == RATE
@@ -388,7 +389,7 @@ def test_two_standbys_are_for_a_sheet(fresh: tuple[Path, Path]) -> None:
 def test_what_a_killed_process_left_is_removed(fresh: tuple[Path, Path]) -> None:
     stale = fresh[0] / "listening/.pass-1-abc"
     (stale / "stimuli").mkdir(parents=True)
-    pack.prepare(pack.recordings(fresh[0]), fresh[1], 1)
+    pack.prepare(recordings(fresh[0]), fresh[1], 1)
     assert sorted(path.name for path in (fresh[0] / "listening").iterdir()) == ["pass-1"]
 
 
@@ -405,7 +406,7 @@ def test_a_disk_that_is_full_leaves_nothing(
 
     monkeypatch.setattr(pcm, "write_wav", write)
     with pytest.raises(OSError, match="No space"):
-        pack.prepare(pack.recordings(fresh[0]), fresh[1], 1)
+        pack.prepare(recordings(fresh[0]), fresh[1], 1)
     assert list((fresh[0] / "listening").iterdir()) == []
 
 

@@ -56,7 +56,8 @@ class Model:
         return Tokens()
 
     def prepare_conditionals(self, path, exaggeration):
-        content = open(path).read()  # noqa: SIM115, PTH123
+        with open(path) as file:  # noqa: PTH123
+            content = file.read()
         if content == "garbage":
             raise RuntimeError("not a WAV")
         self.prepared.append(content)

@@ -44,6 +44,9 @@ from llm_service import (
 )
 from waiting import until
 
+#: What `program` started in this test.
+STARTED: list[subprocess.Popen[str]] = []
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
@@ -54,6 +57,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv(MARK, str(tmp_path))
     yield
     end_all(str(tmp_path))
+    while STARTED:
+        with STARTED.pop():  # waits, and closes the pipes
+            pass
 
 
 @pytest.fixture
@@ -100,12 +106,14 @@ def watched(window: Window) -> None:
 def program(home: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start the program on the host; its interpreter sees nothing but the standard library."""
     path = home / "window.py"
-    return subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-S", str(path if path.exists() else install(home)), *arguments],
         text=True,
         stdin=subprocess.DEVNULL,
         **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
     )
+    STARTED.append(started)
+    return started
 
 
 def detail(report: dict[str, Any], event: str) -> str:
