@@ -14,7 +14,6 @@ import base64
 import functools
 import hashlib
 import io
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ import jinja2
 import soundfile
 from markupsafe import Markup
 
+from understudy.common.jsonio import parse_json
 from understudy.report import charts, similarity
 from understudy.report.doc import (
     Doc,
@@ -309,13 +309,13 @@ def _context(run_dir: Path) -> dict[str, object]:
 
 def _read(run_dir: Path, name: str) -> Document:
     try:
-        value = json.loads((run_dir / name).read_bytes())
+        value = parse_json((run_dir / name).read_bytes())
     except FileNotFoundError:
         return Document(name, "missing")
     except OSError as error:
         return Document(name, "unreadable", note=error.strerror or str(error))
-    except (ValueError, RecursionError) as error:
-        return Document(name, "unreadable", note=f"not valid JSON: {error}")
+    except ValueError as error:
+        return Document(name, "unreadable", note=str(error))
     if not isinstance(value, dict):
         return Document(name, "unreadable", note=f"holds a {type(value).__name__}, not an object")
     doc = Doc(value)
