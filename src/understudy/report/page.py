@@ -11,7 +11,6 @@ The page asks for nothing outside itself: style, script, drawings and audio are 
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from markupsafe import Markup
 
 from understudy.common.files import atomic
 from understudy.common.html import environment
+from understudy.common.jsonio import parse_json
 from understudy.report import charts, similarity
 from understudy.report.doc import (
     Doc,
@@ -256,13 +256,13 @@ def _context(run_dir: Path) -> dict[str, object]:
 
 def _read(run_dir: Path, name: str) -> Document:
     try:
-        value = json.loads((run_dir / name).read_bytes())
+        value = parse_json((run_dir / name).read_bytes())
     except FileNotFoundError:
         return Document(name, "missing")
     except OSError as error:
         return Document(name, "unreadable", note=error.strerror or str(error))
-    except (ValueError, RecursionError) as error:
-        return Document(name, "unreadable", note=f"not valid JSON: {error}")
+    except ValueError as error:
+        return Document(name, "unreadable", note=str(error))
     if not isinstance(value, dict):
         return Document(name, "unreadable", note=f"holds a {type(value).__name__}, not an object")
     doc = Doc(value)

@@ -10,30 +10,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
+#: Points; the margin of the rule, and of equivalence.
 MARGIN = 0.5
-"""Points; the margin of the rule, and of equivalence."""
 
+#: Of each one-sided test; two of them make TOST, and an interval of 1 - 2 alpha.
 ALPHA = 0.05
-"""Of each one-sided test; two of them make TOST, and an interval of 1 - 2 alpha."""
 
 RESAMPLES = 9_999
 SEED = 20261122
 
+#: Points; how far a difference of two scores scatters by their being whole numbers alone.
+#: A rounding error is uniform over one point, so its variance is 1/12, and that of two is 1/6.
 ROUNDING = math.sqrt(1 / 6)
-"""Points; how far a difference of two scores scatters by their being whole numbers alone.
 
-A rounding error is uniform over one point, so its variance is 1/12, and that of two is 1/6.
-"""
-
+#: Points; the spread of paired differences that is assumed where the scores show none.
+#: An assumption, not a measurement: two independent scores with a standard deviation of 0.8
+#: each, in the middle of what one expects of one listener on a five-point scale.
 PRIOR_SPREAD = 1.1
-"""Points; the spread of paired differences that is assumed where the scores show none.
 
-An assumption, not a measurement: two independent scores with a standard deviation of 0.8
-each, in the middle of what one expects of one listener on a five-point scale.
-"""
-
+#: Points; the true differences that the rule's error rates are computed for.
 WORSE = (0.0, 0.5, 1.0)
-"""Points; the true differences that the rule's error rates are told for."""
 
 Scores = npt.NDArray[np.float64]
 
