@@ -29,7 +29,7 @@ from pathlib import Path
 
 import httpx
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 
 WORDS = re.findall(
     r"\w+",

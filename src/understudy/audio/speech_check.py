@@ -48,12 +48,15 @@ class Limits:
     rate_hz: int = SAMPLE_RATE
 
 
+#: What a voice reference must be. The model's encoders listen at 16 kHz; its text half uses the
+#: first 6 s and its vocoder the first 10 s, so that shorter ones work, but less well.
 REFERENCE_MIN_HZ = 16_000
 REFERENCE_MIN_S = 3.0
 REFERENCE_MAX_S = 120.0
-
-
-# PCM and WAV
+REFERENCE_LIMITS = (
+    f"a mono WAV, {REFERENCE_MIN_HZ // 1000} kHz or more, "
+    f"{REFERENCE_MIN_S:.0f} to {REFERENCE_MAX_S:.0f} s"
+)
 
 
 # Measurements
@@ -217,7 +220,7 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
     """Judge a voice reference before anything is cloned from it.
 
     Args:
-        path: the WAV; any rate from 16 kHz on, mono, 3 to 120 s.
+        path: the WAV; it must be `REFERENCE_LIMITS`.
 
     Returns:
         ``({sha256, sample_rate_hz, channels, duration_s}, problems)``: every fact
