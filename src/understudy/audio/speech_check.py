@@ -248,12 +248,19 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
 
     channels, duration = int(samples.shape[1]), len(samples) / rate
     facts.update(sample_rate_hz=int(rate), channels=channels, duration_s=round(duration, 4))
-    loudest = samples[:, int(np.argmax(np.abs(samples).sum(axis=0)))]
-    heard = check(loudest, rate, limits=Limits(rate_hz=rate, max_s_untold=math.inf))
-    problems: list[str] = []
+    problems = []
     announced = int.from_bytes(data[4:8], "little") + 8
     if data[:4] == b"RIFF" and len(data) < announced < 0xFFFFFF00:
         problems.append(f"{path} is cut short: {len(data)} of the {announced} bytes it announces")
+    return facts, problems + _recording_problems(path, samples, rate)
+
+
+def _recording_problems(path: Path, samples: npt.NDArray[Any], rate: int) -> list[str]:
+    """Return what is wrong with a reference's samples [N, channels]."""
+    channels, duration = int(samples.shape[1]), len(samples) / rate
+    loudest = samples[:, int(np.argmax(np.abs(samples).sum(axis=0)))]
+    heard = check(loudest, rate, limits=Limits(rate_hz=rate, max_s_untold=math.inf))
+    problems: list[str] = []
     if channels != 1:
         problems.append(f"{path} has {channels} channels; expected 1 (mono)")
     if rate < REFERENCE_MIN_HZ:
@@ -278,7 +285,7 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
         for problem in heard["problems"]
         if problem.startswith("silent")
     ]
-    return facts, problems
+    return problems
 
 
 def _opening(data: bytes) -> str:
