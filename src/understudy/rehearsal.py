@@ -101,9 +101,13 @@ def make_llm(out_dir: Path) -> None:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>",
-        unk_token="<unk>", additional_special_tokens=special[4:],
-    )  # fmt: skip
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        bos_token="<bos>",
+        unk_token="<unk>",
+        additional_special_tokens=special[4:],
+    )
     tokenizer.chat_template = (
         "{{ bos_token }}{% for message in messages %}"
         "<start_of_turn>{{ message.role }}\n{{ message.content }}<end_of_turn>\n"
@@ -111,10 +115,19 @@ def make_llm(out_dir: Path) -> None:
     )
     torch.manual_seed(SEED)
     config = Gemma3TextConfig(
-        vocab_size=len(vocab), hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=2048,
-        sliding_window=512, pad_token_id=0, eos_token_id=1, bos_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(vocab),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=2048,
+        sliding_window=512,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
     Gemma3ForCausalLM(config).save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
 
@@ -131,7 +144,7 @@ def make_all(directory: Path) -> None:
     voice_path.parent.mkdir(parents=True, exist_ok=True)
     make_voice(voice_path)
     make_weights(directory / "weights")
-    voice = Voice.load(directory / "weights", "cpu")
+    voice = Voice.load(directory / "weights", "cpu", fast_load=False)  # all is imported already
     voice.use_reference(voice_path, exaggeration=0.5)
     voice.save_default(directory / "weights" / "conds.pt")
     make_llm(directory / "llm")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from understudy.audio import speech_check
+from understudy.audio.resample import resample
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,12 +88,7 @@ def f0(samples: npt.NDArray[Any], rate: int) -> Floats:
         samples: shape [N].
         rate: in Hz.
     """
-    from scipy import signal
-
-    ratio = Fraction(_F0_RATE, rate)
-    samples = signal.resample_poly(
-        np.asarray(samples, dtype=np.float64), ratio.numerator, ratio.denominator
-    )
+    samples = resample(samples, Fraction(_F0_RATE, rate))
     rate = _F0_RATE
     longest, shortest = round(rate / F0_HZ[0]), int(rate / F0_HZ[1])
     window = max(round(_FRAME_S * rate), longest)

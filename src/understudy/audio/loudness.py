@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from understudy.audio import pcm, speech_check
 from understudy.audio.pcm import Samples
+from understudy.audio.resample import resample
 
 TARGET_LUFS = -23.0
 """EBU R128's programme loudness; lower for all where a peak would not fit."""
@@ -92,12 +93,7 @@ def stretched(samples: npt.NDArray[Any], ratio: Fraction) -> Samples:
 
     Played at the old rate they last that much longer, and pitch and formants are divided by it.
     """
-    from scipy import signal
-
-    made = signal.resample_poly(
-        np.asarray(samples, dtype=np.float64), ratio.numerator, ratio.denominator
-    )
-    return cast(Samples, made.astype(np.float32))
+    return resample(samples, ratio).astype(np.float32)
 
 
 def padded(spoken: Spoken) -> Samples:

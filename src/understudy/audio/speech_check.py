@@ -48,12 +48,15 @@ class Limits:
     rate_hz: int = SAMPLE_RATE
 
 
+#: What a voice reference must be. The model's encoders listen at 16 kHz; its text half uses the
+#: first 6 s and its vocoder the first 10 s, so that shorter ones work, but less well.
 REFERENCE_MIN_HZ = 16_000
 REFERENCE_MIN_S = 3.0
 REFERENCE_MAX_S = 120.0
-
-
-# PCM and WAV
+REFERENCE_LIMITS = (
+    f"a mono WAV, {REFERENCE_MIN_HZ // 1000} kHz or more, "
+    f"{REFERENCE_MIN_S:.0f} to {REFERENCE_MAX_S:.0f} s"
+)
 
 
 # Measurements
@@ -217,7 +220,7 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
     """Judge a voice reference before anything is cloned from it.
 
     Args:
-        path: the WAV; any rate from 16 kHz on, mono, 3 to 120 s.
+        path: the WAV; it must be `REFERENCE_LIMITS`.
 
     Returns:
         ``({sha256, sample_rate_hz, channels, duration_s}, problems)``: every fact
@@ -245,12 +248,19 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
 
     channels, duration = int(samples.shape[1]), len(samples) / rate
     facts.update(sample_rate_hz=int(rate), channels=channels, duration_s=round(duration, 4))
-    loudest = samples[:, int(np.argmax(np.abs(samples).sum(axis=0)))]
-    heard = check(loudest, rate, limits=Limits(rate_hz=rate, max_s_untold=math.inf))
-    problems: list[str] = []
+    problems = []
     announced = int.from_bytes(data[4:8], "little") + 8
     if data[:4] == b"RIFF" and len(data) < announced < 0xFFFFFF00:
         problems.append(f"{path} is cut short: {len(data)} of the {announced} bytes it announces")
+    return facts, problems + _recording_problems(path, samples, rate)
+
+
+def _recording_problems(path: Path, samples: npt.NDArray[Any], rate: int) -> list[str]:
+    """Return what is wrong with a reference's samples [N, channels]."""
+    channels, duration = int(samples.shape[1]), len(samples) / rate
+    loudest = samples[:, int(np.argmax(np.abs(samples).sum(axis=0)))]
+    heard = check(loudest, rate, limits=Limits(rate_hz=rate, max_s_untold=math.inf))
+    problems: list[str] = []
     if channels != 1:
         problems.append(f"{path} has {channels} channels; expected 1 (mono)")
     if rate < REFERENCE_MIN_HZ:
@@ -275,7 +285,7 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
         for problem in heard["problems"]
         if problem.startswith("silent")
     ]
-    return facts, problems
+    return problems
 
 
 def _opening(data: bytes) -> str:

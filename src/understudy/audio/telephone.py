@@ -16,6 +16,7 @@ import numpy.typing as npt
 import soundfile
 
 from understudy.audio.pcm import Samples
+from understudy.audio.resample import resample
 
 RATE = 16_000
 """Hz; what the phone's side plays."""
@@ -45,26 +46,15 @@ def render(samples: npt.NDArray[Any], rate: int) -> tuple[Samples, int]:
 
     if not len(samples):
         return np.zeros(0, dtype=np.float32), RATE
-    narrow = signal.sosfiltfilt(_band(), _resampled(samples, rate, LINE_RATE), padlen=0)
+    narrow = signal.sosfiltfilt(_band(), resample(samples, Fraction(LINE_RATE, rate)), padlen=0)
     coded = io.BytesIO()
     soundfile.write(coded, np.clip(narrow, -1.0, 1.0), LINE_RATE, format="WAV", subtype="ULAW")
     coded.seek(0)
     decoded, _ = soundfile.read(coded, dtype="float32")
-    heard = _resampled(decoded, LINE_RATE, RATE)
+    heard = resample(decoded, Fraction(RATE, LINE_RATE))
     length = -(-len(samples) * RATE // rate)
     heard = np.pad(heard, (0, max(0, length - len(heard))))[:length]
     return cast(Samples, np.clip(heard, -1.0, 1.0).astype(np.float32)), RATE
-
-
-def _resampled(samples: npt.NDArray[Any], rate: int, wanted: int) -> npt.NDArray[np.float64]:
-    """Return samples at another rate, without delay."""
-    from scipy import signal
-
-    ratio = Fraction(wanted, rate)
-    resampled = signal.resample_poly(
-        np.asarray(samples, dtype=np.float64), ratio.numerator, ratio.denominator
-    )
-    return cast("npt.NDArray[np.float64]", resampled)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from understudy.audio.speech_check import check_reference
+from understudy.audio.speech_check import REFERENCE_LIMITS, check_reference
 
 COUNT = 10
 
@@ -30,17 +30,29 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     voice_path = Path(config["voice"]).expanduser()
     facts, bad = check_reference(voice_path)
     problems = [
-        {"id": "utterances", "seen": f"{config['utterances']}: {seen}",
-         "next": "edit the file: ten entries {id: u01..u10, seed: whole number, text: a sentence}"}
+        {
+            "id": "utterances",
+            "seen": f"{config['utterances']}: {seen}",
+            "next": "edit the file: ten entries "
+            "{id: u01..u10, seed: whole number, text: a sentence}",
+        }
         for seen in wrong
     ] + [
-        {"id": "voice", "seen": seen if str(voice_path) in seen else f"{voice_path}: {seen}",
-         "next": f"put a mono WAV of 3 to 120 s at 16 kHz or more at {voice_path}, "
-                 "or name another one with -e run_voice=PATH"}
+        {
+            "id": "voice",
+            "seen": seen if str(voice_path) in seen else f"{voice_path}: {seen}",
+            "next": f"put {REFERENCE_LIMITS}, at {voice_path}, "
+            "or name another one with -e run_voice=PATH",
+        }
         for seen in bad
-    ]  # fmt: skip
-    voice = {"name": voice_path.name, "sha256": None, "sample_rate_hz": None, "channels": None,
-             "duration_s": None} | facts  # fmt: skip
+    ]
+    voice = {
+        "name": voice_path.name,
+        "sha256": None,
+        "sample_rate_hz": None,
+        "channels": None,
+        "duration_s": None,
+    } | facts
     return {"utterances": [] if wrong else utterances, "voice": voice, "problems": problems}
 
 

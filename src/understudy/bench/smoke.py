@@ -25,7 +25,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         config: ``weights_dir``, ``device``, ``stft_patch`` (bool), ``token_cap``, ``threads``,
-            ``tuning``, ``voice`` (path of the reference), ``out`` (WAV to write).
+            ``fast_load`` (true), ``tuning``, ``voice`` (path of the reference), ``out`` (WAV to
+            write).
 
     Returns:
         ``import_ok``, ``watermarker`` and ``smoke`` of the contract, ``busy``, and ``error``
@@ -47,6 +48,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             token_cap=config["token_cap"],
             threads=config["threads"],
             trust_prepared=False,
+            fast_load=config.get("fast_load", True),
         )
         result["import_ok"] = True
         result["busy"] += voice.info["busy"]

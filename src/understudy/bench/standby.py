@@ -22,9 +22,17 @@ from understudy.model.voice import Voice
 from understudy.model.weights import MANIFEST
 
 PACKAGES = (
-    "chatterbox-tts", "torch", "torchaudio", "transformers", "diffusers", "numpy", "librosa",
-    "s3tokenizer", "resemble-perth", "safetensors",
-)  # fmt: skip
+    "chatterbox-tts",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "diffusers",
+    "numpy",
+    "librosa",
+    "s3tokenizer",
+    "resemble-perth",
+    "safetensors",
+)
 
 
 def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[str, Any]:
@@ -35,7 +43,8 @@ def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[s
 
     Args:
         config: ``header`` (run_id, host), ``weights_dir``, ``voice``, ``device``, ``stft_patch``,
-            ``token_cap``, ``threads``, ``tuning``, ``utterances`` (id, text, text_sha256, seed),
+            ``token_cap``, ``threads``, ``fast_load`` (true), ``tuning``, ``utterances`` (id,
+            text, text_sha256, seed),
             ``warmup`` (how many utterances are spoken untimed first), ``out_dir`` and ``wav_dir``,
             ``lock_sha256``, ``git_commit``.
         result_path: the contract's ``bench-<host>.json``.
@@ -118,6 +127,7 @@ class _Bench:
             token_cap=config["token_cap"],
             threads=config["threads"],
             trust_prepared=False,
+            fast_load=config.get("fast_load", True),
         )
         began = time.time()
         self.trying = "preparing the reference voice"

@@ -16,9 +16,17 @@ from importlib import metadata
 from typing import Any
 
 PACKAGES = (
-    "chatterbox-tts", "torch", "torchaudio", "transformers", "diffusers", "numpy", "librosa",
-    "s3tokenizer", "resemble-perth", "safetensors",
-)  # fmt: skip
+    "chatterbox-tts",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "diffusers",
+    "numpy",
+    "librosa",
+    "s3tokenizer",
+    "resemble-perth",
+    "safetensors",
+)
 
 SETTINGS = (("400/160", 16_000), ("1920/480", 24_000), ("16/4", 24_000))
 """n_fft/hop of the model's three transforms, and the rate of what they are given."""

@@ -69,6 +69,7 @@ class Voice:
         token_cap: int | None = None,
         threads: int | None = None,
         trust_prepared: bool = True,
+        fast_load: bool = True,
     ) -> Voice:
         """Import upstream and load the weights, offline.
 
@@ -80,6 +81,8 @@ class Voice:
             threads: CPU threads of torch; None leaves torch's own choice.
             trust_prepared: take a voice that was prepared earlier from disk; False where the
                 preparing is what is tested or measured.
+            fast_load: with the shortcuts of `understudy.model.fastload`; False loads as
+                upstream does.
 
         Raises:
             FileNotFoundError, RuntimeError: from upstream, on missing or broken weights.
@@ -87,7 +90,7 @@ class Voice:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
         began = _process_start() or time.time()
-        with loading.Loading(weights_dir, device) as load:
+        with loading.Loading(weights_dir, device, fast=fast_load) as load:
             import torch
 
             if threads:

@@ -95,8 +95,12 @@ def _download(directory: Path, revision: str | None) -> None:
 
 def _check(path: Path, expected: str | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "name": path.name, "bytes": None, "sha256": None, "ok": False, "detail": "missing",
-    }  # fmt: skip
+        "name": path.name,
+        "bytes": None,
+        "sha256": None,
+        "ok": False,
+        "detail": "missing",
+    }
     if not path.is_file():
         return facts
     facts["bytes"] = path.stat().st_size
@@ -139,7 +143,9 @@ def _damage(path: Path) -> str | None:
                 return "its safetensors header cannot be read"
         promised = 8 + length + max(ends, default=0)
         if size != promised:
-            return f"cut short: {size} bytes of {promised}" if size < promised else (
-                f"{size} bytes where its header promises {promised}"
-            )  # fmt: skip
+            return (
+                f"cut short: {size} bytes of {promised}"
+                if size < promised
+                else (f"{size} bytes where its header promises {promised}")
+            )
     return None

@@ -19,9 +19,18 @@ from understudy import __version__
 
 #: Every way in which a request ends.
 OUTCOMES = (
-    "spoken", "cut_off", "bad_request", "unauthorized", "full", "deadline", "gone", "no_speech",
-    "starting", "stopping", "error",
-)  # fmt: skip
+    "spoken",
+    "cut_off",
+    "bad_request",
+    "unauthorized",
+    "full",
+    "deadline",
+    "gone",
+    "no_speech",
+    "starting",
+    "stopping",
+    "error",
+)
 
 STATES = ("starting", "ready", "degraded", "failing")
 
@@ -44,27 +53,34 @@ class Metrics:
         ProcessCollector(registry=registry)
         Info("understudy", "The package.", registry=registry).info({"version": __version__})
         self.requests = Counter(
-            "understudy_requests", "Requests for speech, by outcome.", ["outcome"],
+            "understudy_requests",
+            "Requests for speech, by outcome.",
+            ["outcome"],
             registry=registry,
-        )  # fmt: skip
+        )
         for outcome in OUTCOMES:
             self.requests.labels(outcome)
         self.retries = Counter(
-            "understudy_retries", "Syntheses repeated with another seed, by reason.", ["reason"],
+            "understudy_retries",
+            "Syntheses repeated with another seed, by reason.",
+            ["reason"],
             registry=registry,
-        )  # fmt: skip
+        )
         self.synthesis = Histogram(
-            "understudy_synthesis_seconds", "Wall time of a text that was spoken.",
-            buckets=(0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 30, 60), registry=registry,
-        )  # fmt: skip
+            "understudy_synthesis_seconds",
+            "Wall time of a text that was spoken.",
+            buckets=(0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 30, 60),
+            registry=registry,
+        )
         self.audio = Counter(
             "understudy_audio_seconds", "Audio made for callers.", registry=registry
         )
         self.waiting = Gauge("understudy_waiting", "Requests in the queue.", registry=registry)
         self.last_good = Gauge(
-            "understudy_last_good_age_seconds", "Since the last speech that passed; -1 for never.",
+            "understudy_last_good_age_seconds",
+            "Since the last speech that passed; -1 for never.",
             registry=registry,
-        )  # fmt: skip
+        )
         self.state = Enum(
             "understudy_state", "How the voice is.", states=list(STATES), registry=registry
         )

@@ -193,6 +193,7 @@ def load_voice(config: ServerConfig) -> LoadedVoice:
         stft_patch=config.stft_patch,
         token_cap=config.token_cap,
         threads=config.threads,
+        fast_load=config.fast_load,
     )
 
 

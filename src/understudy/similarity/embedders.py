@@ -8,6 +8,7 @@ reason. They run on the CPU, a second or so for twenty utterances.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import math
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from understudy.audio.resample import resample
 from understudy.common.errors import brief, describe
 
 NAMES = ("voice_encoder", "x_vector", "resemblyzer")
@@ -34,6 +36,7 @@ class Embedders:
     Args:
         weights_dir: the model's; None for none.
         names: which of `NAMES` to load.
+        fast_load: do not import the whole model for the model's own two.
 
     Attributes:
         names: those that were loaded.
@@ -41,7 +44,9 @@ class Embedders:
         hashes: SHA-256 of the weights that are not the model's, by name.
     """
 
-    def __init__(self, weights_dir: Path | None, names: tuple[str, ...] = NAMES) -> None:
+    def __init__(
+        self, weights_dir: Path | None, names: tuple[str, ...] = NAMES, *, fast_load: bool = True
+    ) -> None:
         self.missing: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         self._embed: dict[str, Embed] = {}
@@ -60,9 +65,9 @@ class Embedders:
                 elif weights_dir is None:
                     raise LookupError("no weights_dir is given")
                 elif name == "voice_encoder":
-                    self._embed[name] = _voice_encoder(weights_dir)
+                    self._embed[name] = _voice_encoder(weights_dir, fast_load)
                 else:
-                    self._embed[name] = _x_vector(weights_dir)
+                    self._embed[name] = _x_vector(weights_dir, fast_load)
             except Exception as error:  # whatever is missing, the others can be had
                 self.missing[name] = brief(describe(error))
 
@@ -78,7 +83,7 @@ class Embedders:
             samples: in [-1, 1], shape [N].
             rate: in Hz.
         """
-        at_16k = _resampled(samples, rate)
+        at_16k = np.ascontiguousarray(resample(samples, Fraction(RATE, rate)), dtype=np.float32)
         found: dict[str, npt.NDArray[Any] | None] = {}
         for name, embed in self._embed.items():
             vector = np.asarray(embed(at_16k), dtype=np.float64)
@@ -105,18 +110,20 @@ class Embedders:
         return embed
 
 
-def _upstream() -> Any:
-    """Return what keeps upstream's packages from importing the whole model."""
+def _upstream(fast_load: bool) -> contextlib.AbstractContextManager[Any]:
+    """Return what keeps upstream's packages from importing the whole model, if that is wanted."""
+    if not fast_load:
+        return contextlib.nullcontext()
     from understudy.model.fastload.lazy_import import Later
 
     return Later(packages=("chatterbox", "chatterbox.models", "chatterbox.models.s3gen"))
 
 
-def _voice_encoder(weights_dir: Path) -> Embed:
+def _voice_encoder(weights_dir: Path, fast_load: bool) -> Embed:
     """Load upstream's voice encoder, by which the model's text half knows the voice."""
     from safetensors.torch import load_file
 
-    with _upstream():
+    with _upstream(fast_load):
         from chatterbox.models.voice_encoder.voice_encoder import VoiceEncoder
     model = VoiceEncoder()
     model.load_state_dict(load_file(weights_dir / "ve.safetensors"))
@@ -124,12 +131,12 @@ def _voice_encoder(weights_dir: Path) -> Embed:
     return lambda samples: np.asarray(model.embeds_from_wavs([samples], sample_rate=RATE)[0])
 
 
-def _x_vector(weights_dir: Path) -> Embed:
+def _x_vector(weights_dir: Path, fast_load: bool) -> Embed:
     """Load the x-vector extractor (CAM++), by which the model's vocoder half knows the voice."""
     import torch
     from safetensors import safe_open
 
-    with _upstream():
+    with _upstream(fast_load):
         from chatterbox.models.s3gen.xvector import CAMPPlus
     model = CAMPPlus(memory_efficient=False)
     prefix = "speaker_encoder."
@@ -143,13 +150,3 @@ def _x_vector(weights_dir: Path) -> Embed:
             return np.asarray(model.inference([torch.from_numpy(samples)])[0].numpy())
 
     return embed
-
-
-def _resampled(samples: npt.NDArray[Any], rate: int) -> npt.NDArray[np.float32]:
-    from scipy import signal
-
-    ratio = Fraction(RATE, rate)
-    at_16k = signal.resample_poly(
-        np.asarray(samples, dtype=np.float64), ratio.numerator, ratio.denominator
-    )
-    return np.ascontiguousarray(at_16k, dtype=np.float32)

@@ -70,9 +70,10 @@ _ACOUSTIC = (
     Measure("tilt", "Spectral tilt", "dB/octave", "tilt", "difference", 1.0, 0.02),
     Measure("silence", "Share of silence", "points", "silence", "difference", 100.0, 0.2),
     Measure("spectrum", "Average spectrum, pair by pair", "dB", "spectrum", "distance", 1.0, 0.05),
-    Measure("spectrum_mean", "Average spectrum of all", "dB", "spectrum", "mean_distance", 1.0,
-            0.05),
-)  # fmt: skip
+    Measure(
+        "spectrum_mean", "Average spectrum of all", "dB", "spectrum", "mean_distance", 1.0, 0.05
+    ),
+)
 
 _EMBEDDER_LABELS = {
     "voice_encoder": "Voice encoder (the model's own)",
@@ -103,6 +104,7 @@ class Ear:
         weights_dir: the model's; None for none.
         names: of the embedders to use.
         reference: the reference voice; None for none.
+        fast_load: see `embedders.Embedders`.
 
     Raises:
         audio.AudioError: the reference is no recording.
@@ -113,8 +115,10 @@ class Ear:
         weights_dir: Path | None,
         names: Sequence[str] = embedders.NAMES,
         reference: Path | None = None,
+        *,
+        fast_load: bool = True,
     ) -> None:
-        self.embedders = embedders.Embedders(weights_dir, tuple(names))
+        self.embedders = embedders.Embedders(weights_dir, tuple(names), fast_load=fast_load)
         self.reference: dict[str, Floats] = {}
         if reference is not None and self.embedders.names:
             found = self.listen(*usable(reference))

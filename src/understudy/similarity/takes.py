@@ -21,9 +21,10 @@ def make(config: Mapping[str, Any], progress: Progress) -> None:
 
     Args:
         config: of `similarity.calibration.run`; ``takes_dir`` must not exist. ``synthesis`` has
-            ``device``, ``stft_patch``, ``token_cap``, ``threads``, ``utterances`` (id, text,
-            seed), ``takes`` (of the voice itself), ``impostors``: WAVs to clone, and null for the
-            model's own default voice, ``impostor_takes`` and ``impostors_dir``.
+            ``device``, ``stft_patch``, ``token_cap``, ``threads``, ``fast_load`` (true),
+            ``utterances`` (id, text, seed), ``takes`` (of the voice itself), ``impostors``: WAVs
+            to clone, and null for the model's own default voice, ``impostor_takes`` and
+            ``impostors_dir``.
         progress: told of every take.
 
     Raises:
@@ -41,6 +42,7 @@ def make(config: Mapping[str, Any], progress: Progress) -> None:
         token_cap=work["token_cap"],
         threads=work["threads"],
         trust_prepared=False,
+        fast_load=work.get("fast_load", True),
     )
 
     def speak(name: str, directory: Path, count: int) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,10 +89,19 @@ def test_speech_passes_and_is_measured():
     quiet = np.zeros(RATE // 2)
     found = speech_check.check(np.concatenate([quiet, tone, quiet, quiet]), RATE, text="a b c d")
     assert list(found) == [
-        "sample_rate_hz", "channels", "duration_s", "peak_dbfs", "rms_dbfs", "loudness_lufs",
-        "clipped_samples", "silence_ratio", "leading_silence_s", "trailing_silence_s",
-        "finite", "problems",
-    ]  # fmt: skip
+        "sample_rate_hz",
+        "channels",
+        "duration_s",
+        "peak_dbfs",
+        "rms_dbfs",
+        "loudness_lufs",
+        "clipped_samples",
+        "silence_ratio",
+        "leading_silence_s",
+        "trailing_silence_s",
+        "finite",
+        "problems",
+    ]
     assert found["problems"] == []
     assert found["peak_dbfs"] == pytest.approx(-6.02, abs=0.01)
     assert found["rms_dbfs"] == pytest.approx(-6.02 - 3.01 - 2.43, abs=0.02)
@@ -272,3 +282,12 @@ def test_a_missing_reference_and_a_directory(tmp_path):
     assert found == [f"{tmp_path / 'none.wav'} does not exist; expected a WAV of the voice"]
     assert set(facts.values()) == {None}
     assert "Is a directory" in speech_check.check_reference(tmp_path)[1][0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["roles/run/README.md", "roles/run/defaults/main.yml", "roles/run/meta/argument_specs.yml"],
+)
+def test_the_limits_of_a_reference_are_documented_as_they_are(name):
+    text = (Path(__file__).resolve().parents[3] / name).read_text(encoding="utf-8")
+    assert speech_check.REFERENCE_LIMITS.removeprefix("a ") in text

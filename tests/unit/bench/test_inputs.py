@@ -156,9 +156,12 @@ def test_good_input(voice: Path) -> None:
     assert found["problems"] == []
     assert len(found["utterances"]) == 10
     assert found["voice"] == {
-        "name": "samantha.wav", "sha256": hashlib.sha256(voice.read_bytes()).hexdigest(),
-        "sample_rate_hz": 24_000, "channels": 1, "duration_s": 6.0,
-    }  # fmt: skip
+        "name": "samantha.wav",
+        "sha256": hashlib.sha256(voice.read_bytes()).hexdigest(),
+        "sample_rate_hz": 24_000,
+        "channels": 1,
+        "duration_s": 6.0,
+    }
 
 
 def test_a_missing_file_of_utterances(tmp_path: Path, voice: Path) -> None:

@@ -26,18 +26,31 @@ def _no_pause(monkeypatch):
 
 def config(url, out_dir, **changes):
     return {
-        "run_id": "20261122-031500Z", "host": "panda", "url": url,
-        "synthesis_path": "/synthesize", "health_path": "/health", "token_file": None,
+        "run_id": "20261122-031500Z",
+        "host": "panda",
+        "url": url,
+        "synthesis_path": "/synthesize",
+        "health_path": "/health",
+        "token_file": None,
         "reference_audio": "samantha.wav",
         "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6},
         "utterances": [
-            {"id": f"u{i:02}", "text": text, "seed": 1000 + i,
-             "text_sha256": hashlib.sha256(text.encode()).hexdigest()}
+            {
+                "id": f"u{i:02}",
+                "text": text,
+                "seed": 1000 + i,
+                "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            }
             for i, text in enumerate(TEXTS, 1)
         ],
-        "warmup": 1, "timeout_s": 5, "max_retries": 2, "out_dir": str(out_dir),
-        "wav_dir": "panda_baseline", "during_bench": True, **changes,
-    }  # fmt: skip
+        "warmup": 1,
+        "timeout_s": 5,
+        "max_retries": 2,
+        "out_dir": str(out_dir),
+        "wav_dir": "panda_baseline",
+        "during_bench": True,
+        **changes,
+    }
 
 
 def run(server, tmp_path, **changes):
@@ -49,16 +62,37 @@ def run(server, tmp_path, **changes):
     )
     assert read_json(result_path) == result
     assert list(result)[:12] == [
-        "schema_version", "run_id", "phase", "host", "status", "started_at", "finished_at",
-        "error", "url", "health", "reference_audio", "during_bench",
-    ]  # fmt: skip
+        "schema_version",
+        "run_id",
+        "phase",
+        "host",
+        "status",
+        "started_at",
+        "finished_at",
+        "error",
+        "url",
+        "health",
+        "reference_audio",
+        "during_bench",
+    ]
     assert result["finished_at"].endswith("Z")
     assert (result["status"] == "ok") is (result["error"] is None)
     for row in result["utterances"]:
         assert list(row) == [
-            "id", "text_sha256", "ok", "wall_s", "ttfb_s", "audio_s", "rtf", "http_status",
-            "retries", "wav", "wav_sha256", "audio", "error",
-        ]  # fmt: skip
+            "id",
+            "text_sha256",
+            "ok",
+            "wall_s",
+            "ttfb_s",
+            "audio_s",
+            "rtf",
+            "http_status",
+            "retries",
+            "wav",
+            "wav_sha256",
+            "audio",
+            "error",
+        ]
         assert (tmp_path / "panda_baseline" / f"{row['id']}.wav").exists() is bool(row["wav"])
         assert row["ok"] is (row["error"] is None)
     return result

@@ -41,9 +41,12 @@ class Loaded(FakeVoice):
     def __init__(self, script: dict[int, object] | None = None):
         super().__init__(script)
         self.info |= {
-            "import_s": 1.5, "model_s": 0.5, "dtype": "float32", "token_cap": 1000,
+            "import_s": 1.5,
+            "model_s": 0.5,
+            "dtype": "float32",
+            "token_cap": 1000,
             "busy": [{"what": "model_load", "start": 1.0, "end": 3.0}],
-        }  # fmt: skip
+        }
 
 
 @pytest.fixture
@@ -86,12 +89,23 @@ class Bench:
         if script is not None:
             self.voice = Loaded(script)
         config = {
-            "run_id": self.directory.name, "host": "titan", "weights_dir": str(self.weights),
-            "voice": str(self.reference), "device": "cpu", "stft_patch": False,
-            "token_cap": None, "threads": 2, "tuning": TUNING, "utterances": UTTERANCES,
-            "warmup": 2, "out_dir": str(self.directory), "wav_dir": "titan_native",
-            "lock_sha256": "a" * 64, "git_commit": "abc", **changes,
-        }  # fmt: skip
+            "run_id": self.directory.name,
+            "host": "titan",
+            "weights_dir": str(self.weights),
+            "voice": str(self.reference),
+            "device": "cpu",
+            "stft_patch": False,
+            "token_cap": None,
+            "threads": 2,
+            "tuning": TUNING,
+            "utterances": UTTERANCES,
+            "warmup": 2,
+            "out_dir": str(self.directory),
+            "wav_dir": "titan_native",
+            "lock_sha256": "a" * 64,
+            "git_commit": "abc",
+            **changes,
+        }
         found = standby.run(config, self.path, Progress(self.progress))
         assert json.loads(self.path.read_text()) == json.loads(json.dumps(found))
         return found
@@ -135,8 +149,17 @@ def test_warm_ups_then_every_utterance_once(a_bench: Bench, valid: Any) -> None:
     [(weights, device, options)] = a_bench.loads
     assert (weights, device) == (a_bench.weights, "cpu")
     assert options == {
-        "stft_patch": False, "token_cap": None, "threads": 2, "trust_prepared": False,
-    }  # fmt: skip
+        "stft_patch": False,
+        "token_cap": None,
+        "threads": 2,
+        "trust_prepared": False,
+        "fast_load": True,
+    }
+
+
+def test_a_bench_without_fast_load(a_bench: Bench) -> None:
+    a_bench.run(warmup=0, fast_load=False)
+    assert a_bench.loads[0][2]["fast_load"] is False
 
 
 def test_figures_of_an_utterance_are_of_its_wav(a_bench: Bench) -> None:
@@ -217,8 +240,9 @@ def test_an_exception_ends_its_utterance_and_not_the_others(a_bench: Bench, vali
 def test_nothing_is_left_of_the_attempt_before(a_bench: Bench, valid: Any) -> None:
     """A row never shows one attempt's seed beside another's figures and sound."""
     crash = RuntimeError("gone")
-    found = a_bench.run({0: "cap", 1: SILENCE, 2: crash, 3: SILENCE, 4: NOTHING, 5: NOTHING},
-                        warmup=0)  # fmt: skip
+    found = a_bench.run(
+        {0: "cap", 1: SILENCE, 2: crash, 3: SILENCE, 4: NOTHING, 5: NOTHING}, warmup=0
+    )
     valid(found)
     first, second = found["utterances"][:2]
     assert (first["seed"], first["error"]) == (201_001, "RuntimeError: gone")
@@ -463,9 +487,11 @@ def test_a_short_block_is_looked_at_too(nvml: Any, monkeypatch: pytest.MonkeyPat
 def test_driver_clocks_and_throttling(nvml: Any) -> None:
     module = nvml([])
     assert memory.gpu_environment() == {
-        "driver": "580.95.05", "throttling": [], "nvml_note": "",
+        "driver": "580.95.05",
+        "throttling": [],
+        "nvml_note": "",
         "clocks": {"sm_mhz": 1000, "sm_max_mhz": 2400, "memory_mhz": 2000},
-    }  # fmt: skip
+    }
     module.mask = 1 | 4 | 64
     assert memory.gpu_environment()["throttling"] == ["power cap", "thermal (hardware)"]
 
@@ -502,11 +528,19 @@ def speak_once(a_bench: Bench) -> Any:
     def run(voice: Any = None) -> dict[str, Any]:
         if voice is not None:
             a_bench.voice = voice
-        return smoke.run({
-            "weights_dir": str(a_bench.weights), "device": "cpu", "stft_patch": True,
-            "token_cap": 200, "threads": 1, "tuning": TUNING, "voice": str(a_bench.reference),
-            "out": str(a_bench.directory / "smoke.wav"),
-        })  # fmt: skip
+        return smoke.run(
+            {
+                "weights_dir": str(a_bench.weights),
+                "device": "cpu",
+                "stft_patch": True,
+                "token_cap": 200,
+                "threads": 1,
+                "fast_load": False,
+                "tuning": TUNING,
+                "voice": str(a_bench.reference),
+                "out": str(a_bench.directory / "smoke.wav"),
+            }
+        )
 
     return run
 
@@ -519,8 +553,12 @@ def test_a_smoke_utterance_with_the_reference(speak_once: Any, a_bench: Bench) -
     assert pcm.read_wav(a_bench.directory / "smoke.wav")[1] == RATE
     assert [row["what"] for row in found["busy"]] == ["model_load", "synthesis"]
     assert a_bench.loads[0][2] == {
-        "stft_patch": True, "token_cap": 200, "threads": 1, "trust_prepared": False,
-    }  # fmt: skip
+        "stft_patch": True,
+        "token_cap": 200,
+        "threads": 1,
+        "trust_prepared": False,
+        "fast_load": False,
+    }
 
 
 def test_the_default_voice_speaks_and_the_reference_is_prepared_all_the_same(

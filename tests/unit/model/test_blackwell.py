@@ -101,13 +101,17 @@ def test_off_leaves_the_hazard_and_says_so(probes: dict[Any, Any]) -> None:
     ("second", "error"),
     [
         (answer(OTHER), OTHER),
-        (answer(verify=verified(2e-3)), "the patched magnitude is wrong: relative error 0.002, "
-                                        "allowed 1e-06"),
-        (answer(verify=verified(None)), "the patched magnitude is wrong: relative error "
-                                        "not finite, allowed 1e-06"),
+        (
+            answer(verify=verified(2e-3)),
+            "the patched magnitude is wrong: relative error 0.002, allowed 1e-06",
+        ),
+        (
+            answer(verify=verified(None)),
+            "the patched magnitude is wrong: relative error not finite, allowed 1e-06",
+        ),
     ],
     ids=["still fails", "wrong", "not finite"],
-)  # fmt: skip
+)
 def test_a_patch_that_does_not_work_is_not_relied_on(
     probes: dict[Any, Any], first: dict[str, Any], second: dict[str, Any], error: str
 ) -> None:
@@ -298,9 +302,12 @@ def test_the_patch_goes_round_the_compiler(torch: Any) -> None:
         torch.abs(values(torch))
     blackwell.apply_patch()
     for magnitude in (
-        torch.abs(values(torch)), torch.absolute(values(torch)), values(torch).abs(),
-        values(torch).absolute(), abs(values(torch)),
-    ):  # fmt: skip
+        torch.abs(values(torch)),
+        torch.absolute(values(torch)),
+        values(torch).abs(),
+        values(torch).absolute(),
+        abs(values(torch)),
+    ):
         assert list(magnitude) == [5.0, 13.0, 0.0]
     assert torch.original_calls == 0
 
@@ -334,9 +341,12 @@ def test_the_right_magnitude_is_verified(torch: Any) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "worst"),
-    [(lambda t: t * 1.001, pytest.approx(1e-3, rel=0.1)), (lambda t: t * math.nan, None),
-     (lambda t: t * math.inf, None)],
-)  # fmt: skip
+    [
+        (lambda t: t * 1.001, pytest.approx(1e-3, rel=0.1)),
+        (lambda t: t * math.nan, None),
+        (lambda t: t * math.inf, None),
+    ],
+)
 def test_a_wrong_magnitude_is_not(torch: Any, fault: Any, worst: Any) -> None:
     torch.Tensor.abs = lambda t: fault(np.abs(np.asarray(t))).view(torch.Tensor)
     with np.errstate(invalid="ignore"):

@@ -56,10 +56,15 @@ def test_the_first_use_writes_the_manifest(directory: Path) -> None:
     assert (found["changed"], found["offline"], found["random"]) == (True, True, False)
     assert (found["dir"], found["source"]) == (str(directory), "local")
     assert found["files"] == [
-        {"name": name, "bytes": len(CONTENT[name]), "sha256": DIGESTS[name], "ok": True,
-         "detail": "recorded now"}
+        {
+            "name": name,
+            "bytes": len(CONTENT[name]),
+            "sha256": DIGESTS[name],
+            "ok": True,
+            "detail": "recorded now",
+        }
         for name in weights.FILES
-    ]  # fmt: skip
+    ]
 
 
 def test_the_second_use_changes_nothing(directory: Path) -> None:
@@ -183,9 +188,13 @@ def test_what_is_missing_comes_from_the_hub(tmp_path: Path, hub: list[dict[str, 
     directory = tmp_path / "new"
     found = ensure(directory, source="hub", revision="abc123")
     assert hub == [
-        {"repository": "ResembleAI/chatterbox", "revision": "abc123",
-         "allow_patterns": list(weights.FILES), "local_dir": directory}
-    ]  # fmt: skip
+        {
+            "repository": "ResembleAI/chatterbox",
+            "revision": "abc123",
+            "allow_patterns": list(weights.FILES),
+            "local_dir": directory,
+        }
+    ]
     assert (found["changed"], found["offline"], found["source"]) == (True, False, "hub")
 
 

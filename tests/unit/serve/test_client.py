@@ -37,9 +37,12 @@ def test_the_request_is_the_primarys_contract():
     assert request.headers["x-internal-token"] == TOKEN
     assert request.headers["content-type"] == "application/json"
     assert json.loads(request.body) == {
-        "text": "Hello there.", "reference_audio": "samantha.wav",
-        "exaggeration": 0.4, "cfg_weight": 0.3, "temperature": 0.6,
-    }  # fmt: skip
+        "text": "Hello there.",
+        "reference_audio": "samantha.wav",
+        "exaggeration": 0.4,
+        "cfg_weight": 0.3,
+        "temperature": 0.6,
+    }
     assert (said.rate, said.status, said.headers["x-format"]) == (RATE, 200, "pcm_s16le")
     assert said.samples.dtype == np.float32
     assert np.abs(said.samples - samples).max() <= 0.5 / 32768

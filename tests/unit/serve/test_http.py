@@ -188,11 +188,13 @@ def test_metrics(client, at):
 def test_metrics_are_for_this_machine_or_for_the_token(voices):
     app = voice_app(voices, FakeVoice(), TOKEN)
     for peer, headers, status in (
-        ("127.0.0.1", {}, 200), ("::1", {}, 200), ("192.0.2.7", {}, 401),
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("192.0.2.7", {}, 401),
         ("192.0.2.7", {"X-Internal-Token": TOKEN}, 200),
         ("192.0.2.7", {"X-Internal-Token": "wrong"}, 401),
         ("192.0.2.7", {"X-Forwarded-For": "127.0.0.1"}, 401),
-    ):  # fmt: skip
+    ):
         client = TestClient(app, client=(peer, 1234))
         assert client.get("/metrics", headers=headers).status_code == status, (peer, headers)
 
@@ -238,8 +240,11 @@ def fuzz_all(at):
             with contextlib.suppress(hypothesis.errors.Unsatisfiable):
                 fuzz()
     assert {path for _, path, _ in asked} == {
-        "/health", "/metrics", "/synthesize", "/v1/audio/speech",
-    }  # fmt: skip
+        "/health",
+        "/metrics",
+        "/synthesize",
+        "/v1/audio/speech",
+    }
 
 
 def test_the_description_without_a_token_asks_for_none(voices):

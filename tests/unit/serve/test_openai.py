@@ -113,8 +113,11 @@ def test_both_headers_are_taken_here_and_one_only_elsewhere(at):
         return httpx.post(at + path, json=body, headers=headers, trust_env=False).status_code
 
     assert [status("/v1/audio/speech", given) for given in (bearer, own, basic, {})] == [
-        200, 200, 401, 401,
-    ]  # fmt: skip
+        200,
+        200,
+        401,
+        401,
+    ]
     assert [status("/synthesize", given) for given in (bearer, own)] == [401, 200]
 
 

@@ -29,15 +29,20 @@ import understudy
 from understudy.audio import pcm, speech_check
 from understudy.common.sockets import is_loopback
 from understudy.model.types import Tuning
+from understudy.model.voice import Voice
 from understudy.serve import process
 from understudy.serve.client import VoiceClient
+from understudy.serve.config import ServerConfig
 
 TEXT = "Good morning, how can I help you today?"
 SILENCE = np.zeros(2 * RATE, np.float32)
 BODY = {
-    "text": TEXT, "reference_audio": "samantha.wav",
-    "exaggeration": 0.3, "cfg_weight": 0.3, "temperature": 0.6,
-}  # fmt: skip
+    "text": TEXT,
+    "reference_audio": "samantha.wav",
+    "exaggeration": 0.3,
+    "cfg_weight": 0.3,
+    "temperature": 0.6,
+}
 
 
 @pytest.fixture
@@ -170,9 +175,18 @@ def test_an_unknown_voice_is_a_404_that_lists_what_there_is(url, voices):
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret.wav", "/etc/passwd", "..", ".", "a/../../secret.wav", "..\\secret.wav", "a\0.wav",
-     "./samantha.wav", "samantha.wav/"],
-)  # fmt: skip
+    [
+        "../secret.wav",
+        "/etc/passwd",
+        "..",
+        ".",
+        "a/../../secret.wav",
+        "..\\secret.wav",
+        "a\0.wav",
+        "./samantha.wav",
+        "samantha.wav/",
+    ],
+)
 def test_no_path_escapes_the_directory(url, voice, name):
     before = len(voice.references)
     reply = post(url, BODY | {"reference_audio": name})
@@ -316,11 +330,20 @@ def test_audio_at_the_cap_is_better_than_none(voices):
 
 def config(voices, **changes):
     return {
-        "bind": "127.0.0.1", "port": 0, "synthesis_path": "/synthesize", "token_file": None,
-        "weights_dir": "/nowhere", "voices_dir": str(voices), "default_voice": "samantha.wav",
-        "device": "cpu", "threads": None, "token_cap": None, "stft_patch": False,
-        "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6}, **changes,
-    }  # fmt: skip
+        "bind": "127.0.0.1",
+        "port": 0,
+        "synthesis_path": "/synthesize",
+        "token_file": None,
+        "weights_dir": "/nowhere",
+        "voices_dir": str(voices),
+        "default_voice": "samantha.wav",
+        "device": "cpu",
+        "threads": None,
+        "token_cap": None,
+        "stft_patch": False,
+        "tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6},
+        **changes,
+    }
 
 
 def never():
@@ -620,3 +643,11 @@ def test_weights_that_are_missing_or_cut(voices, capsys, tmp_path):
 )
 def test_a_value_that_makes_no_sense(voices, capsys, changes, words):
     assert words in refused(capsys, config(voices, **changes))
+
+
+@pytest.mark.parametrize("fast_load", [False, True])
+def test_the_server_honours_fast_load(voices, monkeypatch, fast_load):
+    asked = []
+    monkeypatch.setattr(Voice, "load", lambda *_, **options: asked.append(options["fast_load"]))
+    process.load_voice(ServerConfig.from_dict(config(voices, fast_load=fast_load)))
+    assert asked == [fast_load]

@@ -32,10 +32,15 @@ def test_nobody_listens(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("usec", "pid", "seconds"),
     [
-        (None, None, None), ("30000000", None, 30.0), ("0", None, None), ("soon", None, None),
-        ("500000", "own", 0.5), ("500000", "1", None), ("500000", "", 0.5),
+        (None, None, None),
+        ("30000000", None, 30.0),
+        ("0", None, None),
+        ("soon", None, None),
+        ("500000", "own", 0.5),
+        ("500000", "1", None),
+        ("500000", "", 0.5),
     ],
-)  # fmt: skip
+)
 def test_the_watchdog(monkeypatch, usec, pid, seconds):
     for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pid)):
         monkeypatch.delenv(name, raising=False)

@@ -25,12 +25,25 @@ def test_white_space_is_one_space():
 @pytest.mark.parametrize(
     "kept",
     [
-        "ask Dr. Miller", "it was 3.5 Volts", "at 5 a.m. Monday", "by J. R. R. Tolkien",
-        "well... Maybe not", "well\u2026 Maybe not", "in the U.S. Army", "e.g. Apples", "No. 7",
-        "St. Mary", "on Jan. 5", "Inc. Magazine", "a Ph.D. Thesis", 'so "Really?" she said',
-        "see www.example.com Now", "version 1.2.3 Beta", "(cf. Smith)",
+        "ask Dr. Miller",
+        "it was 3.5 Volts",
+        "at 5 a.m. Monday",
+        "by J. R. R. Tolkien",
+        "well... Maybe not",
+        "well\u2026 Maybe not",
+        "in the U.S. Army",
+        "e.g. Apples",
+        "No. 7",
+        "St. Mary",
+        "on Jan. 5",
+        "Inc. Magazine",
+        "a Ph.D. Thesis",
+        'so "Really?" she said',
+        "see www.example.com Now",
+        "version 1.2.3 Beta",
+        "(cf. Smith)",
     ],
-)  # fmt: skip
+)
 def test_no_cut_where_no_sentence_ends(kept):
     """Whatever the length before it, the words stay together."""
     for lead in range(1, 60, 3):

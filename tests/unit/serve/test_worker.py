@@ -397,10 +397,26 @@ def test_the_body_of_health(voices, voice, http):
     with serving(voice_app(voices, voice)) as at:
         found = wait_for(at, "ready").json()
     assert list(found) == [
-        "state", "ready", "reasons", "model", "device", "rehearsal", "default_voice",
-        "voice_sha256", "last_good_age_s", "busy", "waiting", "served", "refused", "retries",
-        "started_at", "ready_after_s", "version", "error", "environment",
-    ]  # fmt: skip
+        "state",
+        "ready",
+        "reasons",
+        "model",
+        "device",
+        "rehearsal",
+        "default_voice",
+        "voice_sha256",
+        "last_good_age_s",
+        "busy",
+        "waiting",
+        "served",
+        "refused",
+        "retries",
+        "started_at",
+        "ready_after_s",
+        "version",
+        "error",
+        "environment",
+    ]
     assert found["reasons"] == []
     assert found["error"] is None
     assert found["ready_after_s"] > 0

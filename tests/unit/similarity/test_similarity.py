@@ -20,7 +20,8 @@ from understudy.audio import acoustics
 from understudy.documents import validate
 from understudy.model import environment as facts
 from understudy.model import types
-from understudy.similarity import calibration, measures, takes
+from understudy.model.fastload.lazy_import import Later
+from understudy.similarity import calibration, embedders, gates, measures, takes
 from understudy.similarity import compare as identity
 
 SPEAKER = formula.Speaker()
@@ -46,9 +47,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(home: Path) -> dict[str, Any]:
     others = [{"name": n, "kind": "impostor", "dir": str(home / n)} for n in ("child", "giant")]
     return VOICE | {
-        "host": "titan", "takes_dir": str(home / "takes"), "others": others, "embedders": [],
-        "runs": 4000, "alpha": 0.01,
-    }  # fmt: skip
+        "host": "titan",
+        "takes_dir": str(home / "takes"),
+        "others": others,
+        "embedders": [],
+        "runs": 4000,
+        "alpha": 0.01,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +230,7 @@ def test_all_gates_together_refuse_alpha_of_the_same_voice() -> None:
     for seed in range(30):
         known = calibration.gates(side(6), [], {}, alpha=0.1, runs=2000, seed=seed)["measures"]
         fresh = side(400)
-        first, second = calibration._two_takes(chance, 1000, 10, 400)
+        first, second = gates._two_takes(chance, 1000, 10, 400)
         values = measures.statistics(known, fresh, fresh, first, second, {})
         past = [np.abs(values[key]) > row["gate"] for key, row in known.items()]
         passed.append(1 - np.any(past, axis=0).mean())
@@ -357,19 +362,37 @@ def test_facts_stand_side_by_side(home: Path, tmp_path: Path) -> None:
     for name in ("titan_native", "panda_baseline"):
         (run_dir / name).mkdir(parents=True)
         (run_dir / name / "u01.wav").write_bytes((home / "panda" / "u01.wav").read_bytes())
-    environment = {"cuda": "13.0", "driver": None, "voice_sha256": "b" * 64, "weights": WEIGHTS,
-                   "stft": stft(1.0, "1")}  # fmt: skip
+    environment = {
+        "cuda": "13.0",
+        "driver": None,
+        "voice_sha256": "b" * 64,
+        "weights": WEIGHTS,
+        "stft": stft(1.0, "1"),
+    }
     rows = [{"id": "u01", "hit_cap": True}, {"id": "u02", "hit_cap": False}]
-    bench = {"schema_version": 1, "dtype": "float32", "tuning": TUNING, "environment": environment,
-             "utterances": rows}  # fmt: skip
+    bench = {
+        "schema_version": 1,
+        "dtype": "float32",
+        "tuning": TUNING,
+        "environment": environment,
+        "utterances": rows,
+    }
     (run_dir / "bench-titan.json").write_text(json.dumps(bench))
     told = {"cuda": "12.8", "weights": WEIGHTS, "dtype": "float32", "stft": stft(1 + 1e-7, "2")}
     for health, wanted in (
-        ({"environment": told}, {"cuda": True, "dtype": False, "stft 400/160": False,
-                                 "weights ve.safetensors": False, "voice_sha256": None}),
+        (
+            {"environment": told},
+            {
+                "cuda": True,
+                "dtype": False,
+                "stft 400/160": False,
+                "weights ve.safetensors": False,
+                "voice_sha256": None,
+            },
+        ),
         ({"environment": told | {"stft": stft(1.01, "2")}}, {"stft 400/160": True}),
         ({}, {"cuda": None, "stft 400/160": None, "sample_rate_hz": False}),
-    ):  # fmt: skip
+    ):
         baseline = {"schema_version": 1, "health": health, "utterances": []}
         (run_dir / "baseline-panda.json").write_text(json.dumps(baseline))
         found = identity.compare(RUN | {"run_dir": str(run_dir), "calibration": None})
@@ -409,16 +432,37 @@ def test_takes_are_spoken_with_seeds_of_their_own_and_heard(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeVoice()
-    monkeypatch.setattr(takes.Voice, "load", lambda *_, **__: fake)
+    loads: list[dict[str, Any]] = []
+
+    def load(*_: Any, **options: Any) -> FakeVoice:
+        loads.append(options)
+        return fake
+
+    monkeypatch.setattr(takes.Voice, "load", load)
     texts = [{"id": "u01", "text": "one", "seed": 1}, {"id": "u02", "text": "two words", "seed": 2}]
-    work = {"device": "cpu", "stft_patch": False, "token_cap": 100, "threads": 1, "takes": 3,
-            "utterances": texts, "impostors": [None], "impostor_takes": 2,
-            "impostors_dir": str(tmp_path / "impostors")}  # fmt: skip
+    work = {
+        "device": "cpu",
+        "stft_patch": False,
+        "token_cap": 100,
+        "threads": 1,
+        "fast_load": False,
+        "takes": 3,
+        "utterances": texts,
+        "impostors": [None],
+        "impostor_takes": 2,
+        "impostors_dir": str(tmp_path / "impostors"),
+    }
     wav = tmp_path / "voice.wav"
     wav.write_bytes(b"a voice")
-    own = config | {"takes_dir": str(tmp_path / "takes"), "weights_dir": str(tmp_path),
-                    "others": [], "voice": str(wav), "synthesis": work}  # fmt: skip
+    own = config | {
+        "takes_dir": str(tmp_path / "takes"),
+        "weights_dir": str(tmp_path),
+        "others": [],
+        "voice": str(wav),
+        "synthesis": work,
+    }
     found = calibration.run(own)
+    assert loads[0]["fast_load"] is False
     assert (found["takes"], found["utterances"]) == (3, ["u01", "u02"])
     assert [(row["name"], row["takes"]) for row in found["others"]] == [("default", 2)]
     assert found["joint"]["separates"] is True
@@ -428,6 +472,32 @@ def test_takes_are_spoken_with_seeds_of_their_own_and_heard(
     assert len(set(its_own)) == len(its_own)
     with pytest.raises(ValueError, match="is there already"):
         calibration.run(own)
+
+
+@pytest.mark.parametrize("document", [{"fast_load": False}, {"fast_load": True}, {}])
+def test_calibration_and_comparison_honour_fast_load(
+    document: dict[str, Any], config: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    class Enough(Exception):
+        pass
+
+    def made(*_: Any, fast_load: bool) -> None:
+        asked.append(fast_load)
+        raise Enough
+
+    monkeypatch.setattr(embedders, "Embedders", made)
+    with pytest.raises(Enough):
+        calibration.run(config | document)
+    with pytest.raises(Enough):
+        compare(home, home / "panda", None, **document)
+    assert asked == [document.get("fast_load", True)] * 2
+
+
+@pytest.mark.parametrize("fast_load", [False, True])
+def test_embedders_put_imports_off_only_with_fast_load(fast_load: bool) -> None:
+    assert isinstance(embedders._upstream(fast_load), Later) is fast_load
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,15 @@ SWITCH_S = 0.0002
 _CHUNK = 8 * 2**20
 _ROOTS = ("chatterbox", "diffusers", "perth", "s3tokenizer", "transformers")
 _RANDOM = (
-    "uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
-    "xavier_uniform_", "xavier_normal_", "orthogonal_",
-)  # fmt: skip
+    "uniform_",
+    "normal_",
+    "trunc_normal_",
+    "kaiming_uniform_",
+    "kaiming_normal_",
+    "xavier_uniform_",
+    "xavier_normal_",
+    "orthogonal_",
+)
 
 log = logging.getLogger("understudy.loading")
 
@@ -79,14 +85,17 @@ class Loading:
     Args:
         weights_dir: what ``ChatterboxTTS.from_local`` wants.
         device: a torch device.
+        fast: False leaves everything to upstream.
     """
 
-    def __init__(self, weights_dir: Path, device: str) -> None:
-        self._dir, self._device = weights_dir, device
-        self._reader = _Reader(weights_dir, device) if known() else None
+    def __init__(self, weights_dir: Path, device: str, *, fast: bool = True) -> None:
+        self._dir, self._device, self._fast = weights_dir, device, fast
+        self._reader = _Reader(weights_dir, device) if fast and known() else None
         self._left, self._stand_ins = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> Loading:
+        if not self._fast:
+            return self
         self._left.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()
         if self._reader:
@@ -100,7 +109,8 @@ class Loading:
 
     def __exit__(self, *_: object) -> None:
         self._left.close()
-        gc.freeze()  # what is here now stays; there is no need to look through it again
+        if self._fast:
+            gc.freeze()  # what is here now stays; there is no need to look through it again
 
     def import_upstream(self) -> None:
         """Import upstream, after torch."""
@@ -133,8 +143,16 @@ def _upstream() -> Later:
     llama = "transformers.models.llama"
     return Later(
         modules=(
-            "accelerate", "librosa", "numba", "onnx", "requests", "scipy", "sklearn",
-            "torch._dynamo", "transformers.image_transforms", "transformers.model_debugging_utils",
+            "accelerate",
+            "librosa",
+            "numba",
+            "onnx",
+            "requests",
+            "scipy",
+            "sklearn",
+            "torch._dynamo",
+            "transformers.image_transforms",
+            "transformers.model_debugging_utils",
             "transformers.processing_utils",
         ),
         # Both look through the source of every model there is to know where to find what.
@@ -154,7 +172,7 @@ def _upstream() -> Later:
             "torch._dynamo.allow_in_graph": _unmarked,
             "torch._dynamo.disable": _unmarked,
         },
-    )  # fmt: skip
+    )
 
 
 def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:

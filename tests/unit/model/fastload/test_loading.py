@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from importlib import metadata
 
 import pytest
@@ -35,6 +37,17 @@ def test_another_version_is_loaded_as_upstream_does(installed, caplog, there):
     assert not loading.known()
     assert f"chatterbox-tts is {there or 'missing'}" in caplog.text
     assert "loading as upstream does" in caplog.text
+
+
+def test_without_fast_load_everything_is_left_to_upstream(installed, monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "_Reader", lambda *_: pytest.fail("read ahead"))
+    finders, interval = list(sys.meta_path), sys.getswitchinterval()
+    frozen = gc.get_freeze_count()
+    with loading.Loading(tmp_path, "cpu", fast=False):
+        assert sys.meta_path == finders
+        assert sys.getswitchinterval() == interval
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
 
 
 def test_distributions_are_found_by_their_name(installed, monkeypatch):
