@@ -217,7 +217,7 @@ def test_renewed_starts_a_keeper_that_died(
 
 
 def test_renewed_starts_a_keeper_by_hand_where_its_service_cannot(
-    call: Call, home: Path, window: leases.Window, service: Service, impatient: None
+    call: Call, home: Path, window: leases.Window, service: Service
 ) -> None:
     lease = window.arm(RUN, HOLDER, 60, service.described())
     result = call("renewed", lease=lease["id"], keeper_command=["sh", "-c", "echo no; exit 1"])

@@ -98,9 +98,10 @@ def test_a_body_that_announces_too_much_is_not_read(at):
     connection.putheader("X-Internal-Token", TOKEN)
     connection.putheader("Content-Length", "5000000")
     connection.endheaders()  # and nothing follows
-    reply = connection.getresponse()
-    assert reply.status == 413
-    assert b"more than 2048 bytes" in reply.read()
+    with contextlib.closing(connection):
+        reply = connection.getresponse()
+        assert reply.status == 413
+        assert b"more than 2048 bytes" in reply.read()
 
 
 def test_nor_one_that_announces_nothing(client):
@@ -130,7 +131,8 @@ def test_a_body_that_does_not_come(at, monkeypatch):
     connection.putheader("X-Internal-Token", TOKEN)
     connection.putheader("Content-Length", "500")
     connection.endheaders(b"{")
-    assert connection.getresponse().status == 408
+    with contextlib.closing(connection), connection.getresponse() as reply:
+        assert reply.status == 408
 
 
 def test_text_that_cannot_be_spoken(client):
