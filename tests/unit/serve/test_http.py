@@ -26,7 +26,7 @@ from loopback import (
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from understudy.audio import speech_check
+from understudy.audio import pcm, speech_check
 from understudy.model.types import Synthesis
 from understudy.serve import auth
 from understudy.serve import http as api
@@ -307,8 +307,8 @@ def distinct(text):
     return samples
 
 
-def own_words(text, pcm):
-    return None if pcm == pcm.float_to_pcm16(distinct(text)) else "the words of somebody else"
+def own_words(text, body):
+    return None if body == pcm.float_to_pcm16(distinct(text)) else "the words of somebody else"
 
 
 @pytest.mark.parametrize("queue", [8, 3])
