@@ -1,6 +1,6 @@
 """A voice made from a formula: pulses through resonators, syllable by syllable.
 
-Nobody's voice is in it, and it needs no program: tests of the ear are made of it.
+Nobody's voice is in it, and it needs no program: the tests of the similarity check use it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Blackwell guard: does this GPU's run-time compiler know this GPU, and if not, go round it.
+"""Detect and work around an NVRTC that lacks this GPU's architecture.
 
 PyTorch compiles a few kernels of complex numbers with NVRTC when they are first
 used; ``abs`` is one. An NVRTC older than the GPU refuses:

@@ -1,4 +1,4 @@
-"""What the voice server is told, and whether it can work with that."""
+"""Voice server configuration and validation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What the server is told; docs/voice-server.md has it as a table.
+    """The server's configuration; docs/voice-server.md has it as a table.
 
     Attributes:
         bind: address to listen on.
@@ -45,7 +45,7 @@ class ServerConfig:
         tuning: used where a request leaves it out.
         queue: requests that may wait while one is spoken.
         deadline_s: a request that is not spoken by then gets a 503.
-        proof_interval_s: the voice proves itself when nobody asked for so long; 0 for never.
+        proof_interval_s: seconds without a good synthesis until a self-test; 0 for never.
         drain_s: how long accepted requests may still take after a SIGTERM.
         stuck_s: a synthesis that takes longer will not come back.
         max_text: characters of a text.

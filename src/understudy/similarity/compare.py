@@ -1,4 +1,4 @@
-"""The automatic ear: do two hosts speak with the same voice, as far as can be measured?
+"""The similarity check: do two hosts speak with the same voice, as far as can be measured?
 
 One number is not believed: everything `similarity.measures` measures is compared with what two
 runs of the same host differ by, as `similarity.calibration` found it, on the full band and on the

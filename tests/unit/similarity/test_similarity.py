@@ -1,4 +1,4 @@
-"""The automatic ear: what it lets pass, what it refuses, and what it will not judge."""
+"""The similarity check: what it lets pass, what it refuses, and what it will not judge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VOICE = {"weights": WEIGHTS, "voice_sha256": "b" * 64, "tuning": TUNING}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Takes, impostors and two hosts' runs, all from the formula."""
-    home = tmp_path_factory.mktemp("ear")
+    home = tmp_path_factory.mktemp("similarity")
     for seed in range(5):
         formula.take(home / "takes" / str(seed), SPEAKER, seed)
     formula.take(home / "child" / "0", formula.Speaker(170, 1.12), 50)

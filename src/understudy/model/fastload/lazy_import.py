@@ -87,7 +87,7 @@ class Later(MetaPathFinder, Loader):
         return _Name(self, module, name, self._short.get(path))
 
     def real(self, module: str) -> ModuleType:
-        """Import a module in earnest; nothing that was put off with it is stood in for again."""
+        """Import the real module and drop its placeholders."""
         if root := self._root(module):
             for name in [n for n in self._stand_ins if self._root(n) == root]:
                 self._withdraw(name)
