@@ -11,13 +11,16 @@ from pydantic import BaseModel, Field, field_validator
 
 from understudy.model.types import Tuning
 
-Range = Field(default=None, gt=0.0, le=2.0, allow_inf_nan=False)
+#: Strict: pydantic would take true for 1.0, and the schema says number.
+Range = Field(default=None, gt=0.0, le=2.0, allow_inf_nan=False, strict=True)
 
 
 class Sampler(BaseModel):
     """How to speak; what is left out is taken from the config."""
 
-    exaggeration: float | None = Field(default=None, ge=0.0, le=2.0, allow_inf_nan=False)
+    exaggeration: float | None = Field(
+        default=None, ge=0.0, le=2.0, allow_inf_nan=False, strict=True
+    )
     cfg_weight: float | None = Range
     temperature: float | None = Range
 
@@ -41,7 +44,7 @@ class OpenAISpeechRequest(Sampler):
     input: str
     voice: str = Field(description="The bare name of a voice file, with or without .wav.")
     response_format: Literal["wav", "pcm"] = "wav"
-    speed: float = Field(default=1.0, json_schema_extra={"minimum": 1, "maximum": 1})
+    speed: float = Field(default=1.0, strict=True, json_schema_extra={"minimum": 1, "maximum": 1})
     stream_format: Literal["audio"] = "audio"
     instructions: None = Field(default=None, description="Not supported; leave it out.")
 

@@ -143,6 +143,7 @@ def test_one_synthesis_at_a_time_and_health_beside_it(url, voice):
         ({}, "text: Field required"),
         ({"text": 7}, "text: "),
         ({"text": None}, "text: "),
+        ({"text": "hi", "cfg_weight": True}, "cfg_weight: Input should be a valid number"),
         ({"text": "hi", "cfg_weight": 0}, "cfg_weight: Input should be greater than 0"),
         ({"text": "hi", "temperature": "warm"}, "temperature: "),
         ({"text": "hi", "temperature": -1}, "temperature: "),
