@@ -184,7 +184,9 @@ def make_voices(directory: Path, *names: str) -> Path:
 def voice_app(voices: Path, voice: object, token: str | None = None, **changes: object) -> object:
     """The voice server's application; `voice` is a loaded voice, or loads one."""
     load = voice if callable(voice) else lambda: voice
-    config = settings.ServerConfig("127.0.0.1", 0, voices, "samantha.wav", **changes)
+    config = settings.ServerConfig(
+        bind="127.0.0.1", port=0, voices_dir=voices, default_voice="samantha.wav", **changes
+    )
     return http.create_app(config, load, token)
 
 

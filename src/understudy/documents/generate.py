@@ -10,11 +10,16 @@ from pydantic_core import core_schema
 
 from understudy.common.jsonio import write_json
 from understudy.documents.run import RunDocument
+from understudy.documents.server_config import ServerConfigDocument
 from understudy.documents.validate import SCHEMAS
 from understudy.documents.verdict import VerdictDocument
 
 #: The models by the name of their schema.
-MODELS: dict[str, type[BaseModel]] = {"run": RunDocument, "verdict": VerdictDocument}
+MODELS: dict[str, type[BaseModel]] = {
+    "run": RunDocument,
+    "server_config": ServerConfigDocument,
+    "verdict": VerdictDocument,
+}
 
 
 class _Plain(GenerateJsonSchema):

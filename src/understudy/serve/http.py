@@ -117,13 +117,13 @@ class _Routes:
 
     async def synthesize(self, request: Request, body: SpeechRequest) -> Response:
         voice = body.reference_audio or self.config.default_voice
-        tuning = body.tuning(self.config.tuning)
+        tuning = body.tuning(self.config.default_tuning)
         speech = await self._speak(request, "text", body.text, [voice], tuning)
         return _pcm(speech, "application/octet-stream")
 
     async def openai_speech(self, request: Request, body: OpenAISpeechRequest) -> Response:
         voices = [body.voice, f"{body.voice}.wav"]
-        tuning = body.tuning(self.config.tuning)
+        tuning = body.tuning(self.config.default_tuning)
         speech = await self._speak(request, "input", body.input, voices, tuning)
         if body.response_format == "wav":
             return Response(pcm.to_wav(speech.samples, speech.rate), media_type="audio/wav")

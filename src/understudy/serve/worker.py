@@ -274,7 +274,7 @@ class VoiceWorker:
 
         try:
             reference = self.files.find(self._config.default_voice)
-            self._say(fresh_sentence(), reference, self._config.tuning, should_stop)
+            self._say(fresh_sentence(), reference, self._config.default_tuning, should_stop)
         except Stopped:
             self._test_at = time.monotonic()
         except (NoSpeech, ModelError) as error:

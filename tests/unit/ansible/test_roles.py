@@ -245,9 +245,9 @@ def test_the_inventory_says_what_the_defaults_say(path: Path) -> None:
 def test_the_document_of_the_server_has_its_settings() -> None:
     text = (ROOT / "docs/voice-server.md").read_text("utf-8").partition("## Config")[2]
     first = re.findall(r"^\| (`[^|]*) \|", text.partition("## Under")[0], flags=re.MULTILINE)
-    assert set(re.findall(r"`(\w+)`", " ".join(first))) == set(ServerConfig.__dataclass_fields__)
+    assert set(re.findall(r"`(\w+)`", " ".join(first))) == set(ServerConfig.model_fields)
     sent = load(role("tts_server") / "vars/main.yml")["__tts_server_config"]
-    assert set(sent) <= set(ServerConfig.__dataclass_fields__)
+    assert set(sent) <= set(ServerConfig.model_fields)
 
 
 def test_the_wheel_that_is_brought_is_the_one_that_is_built() -> None:

@@ -28,6 +28,7 @@ def test_each_schema_is_a_schema() -> None:
         "preflight",
         "ratings",
         "run",
+        "server_config",
         "switch",
         "verdict",
     )

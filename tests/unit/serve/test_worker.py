@@ -369,7 +369,9 @@ def test_the_default_voice_may_be_a_link_that_is_turned(voices, voice, http):
 def test_a_proof_that_is_overdue_is_told(voices):
     one = voice_app(voices, FakeVoice(), proof_interval_s=10.0).state.worker
     one.synthesizer.voice = FakeVoice()
-    one._say(fresh_sentence(), one.files.find("samantha.wav"), one._config.tuning, lambda: False)
+    one._say(
+        fresh_sentence(), one.files.find("samantha.wav"), one._config.default_tuning, lambda: False
+    )
     assert one.judge() == ("ready", [])
     one._last_good -= 60
     state, reasons = one.judge()
