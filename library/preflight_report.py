@@ -91,8 +91,11 @@ def main() -> None:
         first = next(row for row in document["checks"] if not row["ok"])
         document["error"] = record.error(
             "unreachable" if first["id"] == "reachable" else "preflight",
-            first["host"], f"pre-flight: {first['id']}", first["detail"], first["next"],
-        )  # fmt: skip
+            first["host"],
+            f"pre-flight: {first['id']}",
+            first["detail"],
+            first["next"],
+        )
     if not module.check_mode:
         try:
             record.update(p["run_dir"], "preflight.json", "preflight", None, document)

@@ -30,14 +30,21 @@ class Primary:
             options["json"] = body
         return httpx.post(
             self.url + self.path,
-            headers=headers, timeout=self.timeout_s, trust_env=False, **options,
-        )  # fmt: skip
+            headers=headers,
+            timeout=self.timeout_s,
+            trust_env=False,
+            **options,
+        )
 
     def body(self, text: str, **changes: Any) -> dict[str, Any]:
         return {
-            "text": text, "reference_audio": self.reference,
-            "exaggeration": 0.3, "cfg_weight": 0.3, "temperature": 0.6, **changes,
-        }  # fmt: skip
+            "text": text,
+            "reference_audio": self.reference,
+            "exaggeration": 0.3,
+            "cfg_weight": 0.3,
+            "temperature": 0.6,
+            **changes,
+        }
 
     def get(self, path: str):
         return httpx.get(self.url + path, timeout=self.timeout_s, trust_env=False)
@@ -61,6 +68,9 @@ def primary(pytestconfig: pytest.Config) -> Primary:
         pytest.exit("--reference is missing: the name of a voice file on the server", 2)
     file = option("--token-file")
     return Primary(
-        option("--server").rstrip("/"), option("--path"),
-        file.read_text().strip() if file else None, option("--reference"), option("--patience"),
-    )  # fmt: skip
+        option("--server").rstrip("/"),
+        option("--path"),
+        file.read_text().strip() if file else None,
+        option("--reference"),
+        option("--patience"),
+    )

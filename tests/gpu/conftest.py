@@ -131,10 +131,21 @@ def refusing(tmp_path_factory) -> dict[str, str]:
     versions = [f"-DVERSION_MAJOR={major}", f"-DVERSION_MINOR={minor}"]
     source = Path(__file__).with_name("nvrtc_refuses.c")
     subprocess.run(
-        [compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *versions,
-         f"-Wl,-soname,{library.name}", "-o", library, source],
+        [
+            compiler,
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            *versions,
+            f"-Wl,-soname,{library.name}",
+            "-o",
+            library,
+            source,
+        ],
         check=True,
-    )  # fmt: skip
+    )
     return {"LD_PRELOAD": str(library)}
 
 

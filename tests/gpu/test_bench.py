@@ -79,8 +79,10 @@ def test_the_same_seed_is_the_same_audio_and_the_patch_changes_only_rounding(
     rounding = float(np.abs(again.astype(float) - normal).max())
     assert rounding < 1 / 32768, "the same seed differs by more than a step of 16-bit audio"
 
-    for owner, names in ((torch, ("abs", "absolute")),
-                         (torch.Tensor, ("abs", "absolute", "__abs__"))):  # fmt: skip
+    for owner, names in (
+        (torch, ("abs", "absolute")),
+        (torch.Tensor, ("abs", "absolute", "__abs__")),
+    ):
         for name in names:  # so that they are put back afterwards
             monkeypatch.setattr(owner, name, getattr(owner, name))
     blackwell.apply_patch()
@@ -112,8 +114,18 @@ def brief(document):
         "retries": sum(len(row["retries"]) for row in rows),
         "load": document["load"],
         "memory": document["memory"],
-        **{name: environment[name] for name in (
-            "gpu", "compute_capability", "driver", "cuda", "cudnn", "clocks", "throttling",
-            "versions", "guard_patched",
-        )},
-    }  # fmt: skip
+        **{
+            name: environment[name]
+            for name in (
+                "gpu",
+                "compute_capability",
+                "driver",
+                "cuda",
+                "cudnn",
+                "clocks",
+                "throttling",
+                "versions",
+                "guard_patched",
+            )
+        },
+    }

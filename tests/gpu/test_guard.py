@@ -24,10 +24,15 @@ def examine(understudy):
 def smoke(stage, understudy, tmp_path):
     def run(*, patched, **environment):
         config = {
-            "weights_dir": str(stage.weights), "device": DEVICE, "stft_patch": patched,
-            "token_cap": TOKEN_CAP, "threads": None, "tuning": TUNING,
-            "voice": str(stage.reference), "out": str(tmp_path / "smoke.wav"),
-        }  # fmt: skip
+            "weights_dir": str(stage.weights),
+            "device": DEVICE,
+            "stft_patch": patched,
+            "token_cap": TOKEN_CAP,
+            "threads": None,
+            "tuning": TUNING,
+            "voice": str(stage.reference),
+            "out": str(tmp_path / "smoke.wav"),
+        }
         return understudy("smoke", config=config, **environment)
 
     return run

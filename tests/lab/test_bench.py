@@ -16,9 +16,15 @@ from played import ROOT
 def test_the_bench_and_a_drift_above_its_limit(reports: Path) -> None:
     """One run for both: everything is measured, and the drift alone makes it end badly."""
     played = play(
-        reports, "bench.yml", "-e", "gemma_mode=pause", "-e", "tts_bench_warmup=1",
-        "-e", json.dumps({"run_drift_limit": 0.001}),
-    )  # fmt: skip
+        reports,
+        "bench.yml",
+        "-e",
+        "gemma_mode=pause",
+        "-e",
+        "tts_bench_warmup=1",
+        "-e",
+        json.dumps({"run_drift_limit": 0.001}),
+    )
     assert played.status != 0
     verdict = played.verdict
     assert (verdict["verdict"], verdict["ok"]) == ("awaiting_ab_scores", False)
@@ -29,15 +35,24 @@ def test_the_bench_and_a_drift_above_its_limit(reports: Path) -> None:
     assert window["closed"]
     assert window["after"]["n"] >= 20
     assert [row["event"] for row in window["timeline"] if row["event"] != "keeper"] == [
-        "found", "armed", "paused", "released", "started", "answered", "closed",
-    ]  # fmt: skip
+        "found",
+        "armed",
+        "paused",
+        "released",
+        "started",
+        "answered",
+        "closed",
+    ]
     note_time("the bench ends", window["back_after_s"])
     assert gemma_state() == "running"
     assert llm_answers(5)
     valid = subprocess.run(
         [sys.executable, "-m", "understudy", "validate", reports / "latest"],
-        cwd=ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     impossible = "run.json: $.limits.drift: 0.001 is less than the minimum of 1"
     assert json.loads(valid.stdout)["problems"] == [impossible]
     assert played.recap("panda").get("changed") == 0

@@ -134,8 +134,11 @@ def standby(tmp_path_factory: pytest.TempPathFactory) -> None:
 def original() -> dict[str, str]:
     """The phones' files as they are when panda speaks."""
     for phone in PHONES:
-        inside(phone, f"sed -i 's|^CHATTERBOX_URL=.*|CHATTERBOX_URL={FROM_PANDA}|' "
-               f"/home/op/voice-agent.env; rm -rf {SHARE}/route")  # fmt: skip
+        inside(
+            phone,
+            f"sed -i 's|^CHATTERBOX_URL=.*|CHATTERBOX_URL={FROM_PANDA}|' "
+            f"/home/op/voice-agent.env; rm -rf {SHARE}/route",
+        )
         as_op(phone, "systemctl --user reload voice-agent")
     return {phone: environment(phone) for phone in PHONES}
 
@@ -234,8 +237,12 @@ def test_both_servers_keep_one_contract(url: str) -> None:
     ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "tests/contract", *asked],
-        cwd=ROOT, text=True, check=False, capture_output=True, timeout=500,
-    )  # fmt: skip
+        cwd=ROOT,
+        text=True,
+        check=False,
+        capture_output=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     assert re.search(r"\n\d+ passed in", done.stdout), done.stdout[-300:]  # none was skipped
 
@@ -350,8 +357,11 @@ def test_a_call_is_not_cut_off_by_the_way_back(reports: Path, switched: None) ->
 
 
 def test_a_primary_that_is_up_but_mute_is_left(reports: Path, stopped: None) -> None:
-    inside("panda", f"cat >/run/mute.py <<'END'\n{MUTE}\nEND\n"
-           "systemd-run --quiet --unit=mute python3 /run/mute.py")  # fmt: skip
+    inside(
+        "panda",
+        f"cat >/run/mute.py <<'END'\n{MUTE}\nEND\n"
+        "systemd-run --quiet --unit=mute python3 /run/mute.py",
+    )
     wait(
         lambda: "ok" in inside("panda", "curl -s http://127.0.0.1:8772/health || true"),
         what="it is up",
@@ -462,10 +472,13 @@ def test_somebody_else_has_the_port(
 def test_weights_that_are_cut_short(
     reports: Path, original: dict[str, str], dead: None, cold_standby: None
 ) -> None:
-    inside("titan", f"cp -r /opt/lab/made/weights {SHARE}/cut; "
-           f"truncate -s 1M {SHARE}/cut/t3_cfg.safetensors; "
-           f"chown -R op {SHARE}/cut; cp {SERVER}/serve.json /run/serve.json; "
-           f"sed -i 's|/opt/lab/made/weights|{SHARE}/cut|' {SERVER}/serve.json")  # fmt: skip
+    inside(
+        "titan",
+        f"cp -r /opt/lab/made/weights {SHARE}/cut; "
+        f"truncate -s 1M {SHARE}/cut/t3_cfg.safetensors; "
+        f"chown -R op {SHARE}/cut; cp {SERVER}/serve.json /run/serve.json; "
+        f"sed -i 's|/opt/lab/made/weights|{SHARE}/cut|' {SERVER}/serve.json",
+    )
     try:
         is_refused(reports, original, "t3_cfg.safetensors")
         inside("titan", f"rm {SHARE}/cut/t3_cfg.safetensors")
@@ -530,8 +543,9 @@ def test_a_client_with_another_token_is_put_back(
     half = play(reports, "failover.yml")
     assert half.status != 0
     hears("phone1", FROM_TITAN)
-    assert re.search("phone2: NOT switched: .*401, the token that the client sends is not the",
-                     half.text)  # fmt: skip
+    assert re.search(
+        "phone2: NOT switched: .*401, the token that the client sends is not the", half.text
+    )
     assert f"put back to {FROM_PANDA}" in half.text
     assert f"URL={FROM_PANDA}" in environment("phone2")
     assert not claims()
@@ -544,11 +558,14 @@ def test_a_client_with_another_token_is_put_back(
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param("Bring the standby", marks=OTHER_STEP), "Claim the client",
-     pytest.param("TASK [tts_route : Switch", marks=OTHER_STEP),
-     pytest.param("Verify the voice", marks=OTHER_STEP),
-     pytest.param("Give the claim back", marks=OTHER_STEP)],
-)  # fmt: skip
+    [
+        pytest.param("Bring the standby", marks=OTHER_STEP),
+        "Claim the client",
+        pytest.param("TASK [tts_route : Switch", marks=OTHER_STEP),
+        pytest.param("Verify the voice", marks=OTHER_STEP),
+        pytest.param("Give the claim back", marks=OTHER_STEP),
+    ],
+)
 def test_killed_between_two_steps_it_is_finished_by_the_next_run(
     reports: Path, dead: None, words: str, cold_standby: None
 ) -> None:
@@ -571,9 +588,12 @@ def test_killed_between_two_steps_it_is_finished_by_the_next_run(
 
 def test_two_operators(reports: Path, original: dict[str, str], dead: None) -> None:
     claim = {"id": "other/1/2", "who": "alice@other", "command": "failback.yml", "at": time.time()}
-    inside("phone2", f"mkdir -p {SHARE}/route; "
-           f"echo '{json.dumps(claim)}' >{SHARE}/route/claim.json; "
-           "chown -R op:op /home/op/.local")  # fmt: skip
+    inside(
+        "phone2",
+        f"mkdir -p {SHARE}/route; "
+        f"echo '{json.dumps(claim)}' >{SHARE}/route/claim.json; "
+        "chown -R op:op /home/op/.local",
+    )
     refused = play(reports, "failover.yml")
     assert refused.status != 0
     assert "alice@other is switching the clients with failback.yml" in refused.text

@@ -38,8 +38,10 @@ def test_a_host_with_another_key_is_not_believed() -> None:
     wrong = f"UserKnownHostsFile={LAB}/ssh/panda/host_ed25519.pub"
     refused = subprocess.run(
         ["ssh", "-F", LAB / "ssh/config", "-o", wrong, "-o", "BatchMode=yes", "titan", "true"],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert refused.returncode == 255
     assert "Host key verification failed" in refused.stderr
 

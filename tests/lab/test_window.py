@@ -41,10 +41,19 @@ TTL = 30
 START_S = 30
 HOME = "/home/op/.local/share/understudy/window"
 WINDOW = f"python3 {HOME}/window.py"
-OPTIONS = [word for option in (
-    "gemma_mode=pause", "llm_window_lost_s=20", "llm_window_warmup=0", "preflight_llm_requests=5",
-    "preflight_llm_warmup=0", "tts_bench_timeout_s=200", "tts_baseline_total_timeout_s=5",
-) for word in ("-e", option)]  # fmt: skip
+OPTIONS = [
+    word
+    for option in (
+        "gemma_mode=pause",
+        "llm_window_lost_s=20",
+        "llm_window_warmup=0",
+        "preflight_llm_requests=5",
+        "preflight_llm_warmup=0",
+        "tts_bench_timeout_s=200",
+        "tts_baseline_total_timeout_s=5",
+    )
+    for word in ("-e", option)
+]
 #: The whole bench, and its window alone with nothing before and beside it.
 BENCH = ["bench.yml", *OPTIONS, "-e", "llm_window_ttl=300"]
 ALONE = ["tests/lab/window.yml", *OPTIONS, "-e", f"llm_window_ttl={TTL}"]
@@ -52,9 +61,12 @@ ALONE += ["--limit", "titan,localhost"]
 #: Ends the benchmark while it loads: a failure inside the window.
 DIES = ["-e", "tts_bench_timeout_s=3"]
 #: A `docker stop` that takes long enough to be hit.
-SLOW_STOP = ["-e", json.dumps(
-    {"llm_window_pause_command": ["sh", "-c", "sleep 3; docker stop vllm-gemma4; sleep 3"]}
-)]  # fmt: skip
+SLOW_STOP = [
+    "-e",
+    json.dumps(
+        {"llm_window_pause_command": ["sh", "-c", "sleep 3; docker stop vllm-gemma4; sleep 3"]}
+    ),
+]
 #: How to be in a phase: arguments, the words that announce it, and seconds after them.
 PHASES = {
     "pausing": (SLOW_STOP, "Stop the LLM", 2.0),
@@ -397,9 +409,12 @@ time.time, datetime.datetime = moved, Moved
 @pytest.mark.long(reason="unit tests of the window cover it: its time is CLOCK_BOOTTIME")
 def test_the_clock_is_moved_by_an_hour_either_way(reports: Path) -> None:
     site = "/home/op/.local/lib/python3.11/site-packages"
-    inside("titan", f"echo 0 >/tmp/clock; mkdir -p {site}; "
-           f"cat >{site}/usercustomize.py <<'END'\n{CLOCK}\nEND\n"
-           "chown -R op:op /home/op/.local/lib")  # fmt: skip
+    inside(
+        "titan",
+        f"echo 0 >/tmp/clock; mkdir -p {site}; "
+        f"cat >{site}/usercustomize.py <<'END'\n{CLOCK}\nEND\n"
+        "chown -R op:op /home/op/.local/lib",
+    )
     try:
         bench = Bench(reports)
         bench.reach(*PHASES["benching"][1:])
@@ -452,9 +467,13 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
     comes_back("the bench after a stale lease", time.time(), START_S)
 
 
-@pytest.mark.parametrize(("command", "state"), [
-    pytest.param("stop", "exited", marks=STOPPED), ("pause", "paused"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [
+        pytest.param("stop", "exited", marks=STOPPED),
+        ("pause", "paused"),
+    ],
+)
 def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
     inside("titan", f"docker {command} vllm-gemma4")
     played = play(reports, *BENCH, "-e", "preflight_llm_requests=1")

@@ -35,6 +35,10 @@ def reports(tmp_path: Path) -> Path:
 def whole_run(rehearsal: None, tmp_path_factory: pytest.TempPathFactory) -> Played:
     """One whole run in mode pause, with two warm-ups; the tests only look at it."""
     return play(
-        tmp_path_factory.mktemp("whole"), "bench.yml", "-e", "gemma_mode=pause",
-        "-e", "tts_bench_warmup=2",
-    )  # fmt: skip
+        tmp_path_factory.mktemp("whole"),
+        "bench.yml",
+        "-e",
+        "gemma_mode=pause",
+        "-e",
+        "tts_bench_warmup=2",
+    )

@@ -42,14 +42,20 @@ def everything(model):
     import torch
 
     found = {}
-    parts = {"t3": model.t3, "s3gen": model.s3gen, "ve": model.ve,
-             "watermarker": model.watermarker.perth_net}  # fmt: skip
+    parts = {
+        "t3": model.t3,
+        "s3gen": model.s3gen,
+        "ve": model.ve,
+        "watermarker": model.watermarker.perth_net,
+    }
     for part, root in parts.items():
         found[f"{part} state"] = sorted(root.state_dict())
         for name, module in root.named_modules():
-            held = {
-                k: v for k, v in vars(module).items() if isinstance(v, torch.Tensor)
-            } | module._parameters | module._buffers  # fmt: skip
+            held = (
+                {k: v for k, v in vars(module).items() if isinstance(v, torch.Tensor)}
+                | module._parameters
+                | module._buffers
+            )
             found |= {f"{part}.{name}.{key}": digest(value) for key, value in held.items()}
             found[f"{part}.{name} mode"] = f"{type(module).__qualname__} {module.training}"
     return found | conditionals(model.conds, "default")

@@ -60,8 +60,10 @@ def test_unreachable_host(reports: Path, tmp_path: Path) -> None:
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
     # Port 9 of loopback: nobody listens there.
     hosts["all"]["children"]["standby"]["hosts"]["titan"] = {
-        "ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9,
-    }  # fmt: skip
+        "ansible_connection": "ssh",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 9,
+    }
     (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
     played = play(
         reports, "bench.yml", "-e", f"rehearsal_root={REHEARSAL}", inventory=["-i", str(inventory)]
@@ -79,16 +81,32 @@ def test_everything_at_once(reports: Path, tmp_path: Path) -> None:
     soundfile.write(voice, np.zeros((8000 * 5, 2)), 8000)
     with Scripted(HTML) as primary:
         played = play(
-            reports, "bench.yml", "-e", "gemma_mode=pause",
-            "-e", f"run_utterances={utterances}", "-e", f"run_voice={voice}",
-            "-e", "preflight_disk_gib=1000000", "-e", f"tts_baseline_url={primary.url}",
-        )  # fmt: skip
+            reports,
+            "bench.yml",
+            "-e",
+            "gemma_mode=pause",
+            "-e",
+            f"run_utterances={utterances}",
+            "-e",
+            f"run_voice={voice}",
+            "-e",
+            "preflight_disk_gib=1000000",
+            "-e",
+            f"tts_baseline_url={primary.url}",
+        )
     refused(
         played,
-        "9 entries, 10 are expected", "the same text as entry 1", "3000 characters",
-        "2 channels", "8000 Hz", "titan:", "1000000.0 GiB are needed", "panda:", "a web page",
+        "9 entries, 10 are expected",
+        "the same text as entry 1",
+        "3000 characters",
+        "2 channels",
+        "8000 Hz",
+        "titan:",
+        "1000000.0 GiB are needed",
+        "panda:",
+        "a web page",
         "nothing was started and nothing was changed",
-    )  # fmt: skip
+    )
     bad = [row for row in played.document("preflight.json")["checks"] if not row["ok"]]
     assert {row["id"] for row in bad} >= {"utterances", "voice", "disk", "primary"}
     assert all(row["next"] for row in bad)
@@ -114,9 +132,15 @@ def test_llm_that_lists_models_and_completes_nothing(reports: Path) -> None:
     broken = Answer(b'{"error": "engine is starting"}', 503, "application/json")
     with Scripted(broken, health=models) as llm:
         played = play(
-            reports, "bench.yml", "-e", "gemma_mode=pause", "-e", f"llm_window_url={llm.url}",
-            "-e", "llm_window_model=",
-        )  # fmt: skip
+            reports,
+            "bench.yml",
+            "-e",
+            "gemma_mode=pause",
+            "-e",
+            f"llm_window_url={llm.url}",
+            "-e",
+            "llm_window_model=",
+        )
     refused(played, "titan:", "the LLM is not healthy", "engine is starting", "start gemma")
 
 
@@ -150,9 +174,15 @@ def test_weights_cut_short(reports: Path, broken_weights: Path) -> None:
 
 def test_bench_that_dies_inside_the_window(reports: Path) -> None:
     played = play(
-        reports, "bench.yml", "-e", "gemma_mode=pause", "-e", "tts_bench_timeout_s=15",
-        "-e", "tts_baseline_total_timeout_s=15",
-    )  # fmt: skip
+        reports,
+        "bench.yml",
+        "-e",
+        "gemma_mode=pause",
+        "-e",
+        "tts_bench_timeout_s=15",
+        "-e",
+        "tts_baseline_total_timeout_s=15",
+    )
     assert played.status != 0
     verdict, bench = played.verdict, played.document("bench-titan.json")
     assert verdict["verdict"] == "invalid_run"
@@ -178,9 +208,12 @@ def test_port_taken(reports: Path) -> None:
 def test_inventory_of_the_rehearsal_is_the_real_one_but_for_its_sizes() -> None:
     def groups(inventory: list[str]) -> dict:
         text = subprocess.run(
-            ["ansible-inventory", *inventory, "--list"], cwd=ROOT, text=True, capture_output=True,
+            ["ansible-inventory", *inventory, "--list"],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
             check=True,
-        ).stdout  # fmt: skip
+        ).stdout
         listed = json.loads(text)
         return {name: listed[name]["hosts"] for name in ("standby", "primary", "llm")}
 

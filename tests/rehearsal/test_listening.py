@@ -15,8 +15,10 @@ from in_rehearsal import INVENTORY, Played
 from listener import CHROMIUM, NO_CHROMIUM, TYPED, Listener, expected
 from playwright.sync_api import sync_playwright
 
-RULE = {True: "titan_chatterbox_redundancy_validated",
-        False: "titan_chatterbox_diverges_from_panda_investigate"}  # fmt: skip
+RULE = {
+    True: "titan_chatterbox_redundancy_validated",
+    False: "titan_chatterbox_diverges_from_panda_investigate",
+}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)

@@ -23,9 +23,14 @@ RUN, HOLDER = "20261122-031500Z", "me@control"
 MARK = "UNDERSTUDY_TEST"
 #: The keeper's times, for tests.
 QUICK = {
-    "LOOK_S": 0.03, "STAY_S": 0.1, "RETRY_S": 0.03, "RETRY_MAX_S": 0.1, "COMMAND_S": 10.0,
-    "TERM_S": 0.2, "PAUSE_S": 5.0,
-}  # fmt: skip
+    "LOOK_S": 0.03,
+    "STAY_S": 0.1,
+    "RETRY_S": 0.03,
+    "RETRY_MAX_S": 0.1,
+    "COMMAND_S": 10.0,
+    "TERM_S": 0.2,
+    "PAUSE_S": 5.0,
+}
 
 SERVICE = '''
 """A service manager and the LLM behind it; files beside it are switches, `log` says what it did."""
@@ -176,10 +181,14 @@ class Service:
 
     def described(self, **changes: Any) -> dict[str, Any]:
         return {
-            "url": self.url, "model": "", "state_command": self.command("state"),
-            "running_regex": "^running$", "resume_command": self.command("start"),
-            "running": True, "ready_timeout_s": 30,
-        } | changes  # fmt: skip
+            "url": self.url,
+            "model": "",
+            "state_command": self.command("state"),
+            "running_regex": "^running$",
+            "resume_command": self.command("start"),
+            "running": True,
+            "ready_timeout_s": 30,
+        } | changes
 
 
 def install(home: Path, **times: float) -> Path:

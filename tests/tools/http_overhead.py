@@ -51,11 +51,18 @@ def main():
         voice.speak = watched
         return voice
 
-    config = ServerConfig.from_dict({
-        "bind": "127.0.0.1", "port": 0, "voices_dir": str(given.directory / "voices"),
-        "default_voice": "rehearsal.wav", "weights_dir": str(given.directory / "weights"),
-        "device": given.device, "token_cap": 250, "proof_interval_s": 0,
-    })  # fmt: skip
+    config = ServerConfig.from_dict(
+        {
+            "bind": "127.0.0.1",
+            "port": 0,
+            "voices_dir": str(given.directory / "voices"),
+            "default_voice": "rehearsal.wav",
+            "weights_dir": str(given.directory / "weights"),
+            "device": given.device,
+            "token_cap": 250,
+            "proof_interval_s": 0,
+        }
+    )
     sock = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(create_app(config, load), log_config=None))
@@ -79,13 +86,19 @@ def main():
         walls.append(time.perf_counter() - began)
         over.append(1000 * (walls[-1] - sum(spoken)))
     over, walls = sorted(over[3:]), walls[3:]
-    print(json.dumps({
-        "n": given.n, "overhead_ms": {
-            "p50": round(statistics.median(over), 2), "p95": round(over[int(0.95 * given.n)], 2),
-            "max": round(over[-1], 2),
-        },
-        "request_s_p50": round(statistics.median(walls), 3),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "n": given.n,
+                "overhead_ms": {
+                    "p50": round(statistics.median(over), 2),
+                    "p95": round(over[int(0.95 * given.n)], 2),
+                    "max": round(over[-1], 2),
+                },
+                "request_s_p50": round(statistics.median(walls), 3),
+            }
+        )
+    )
     server.should_exit = True
 
 

@@ -55,11 +55,17 @@ class Load:
     def summary(self) -> dict[str, object]:
         cuts = statistics.quantiles(self.seconds, n=100) if len(self.seconds) > 1 else [0.0] * 99
         return {
-            "requests": self.requests, "spoken": self.spoken, "refused": self.refused,
-            "wrong": len(self.wrong), "lost": len(self.lost), "statuses": dict(self.statuses),
-            "p50_s": round(cuts[49], 3), "p95_s": round(cuts[94], 3), "rss_mb": self.rss_mb,
+            "requests": self.requests,
+            "spoken": self.spoken,
+            "refused": self.refused,
+            "wrong": len(self.wrong),
+            "lost": len(self.lost),
+            "statuses": dict(self.statuses),
+            "p50_s": round(cuts[49], 3),
+            "p95_s": round(cuts[94], 3),
+            "rss_mb": self.rss_mb,
             "wall_s": round(self.wall_s, 1),
-        }  # fmt: skip
+        }
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -96,9 +102,11 @@ def run(
     load, lock, heard = Load(requests=requests), threading.Lock(), {}
     headers = {"X-Internal-Token": token} if token else {}
     http = httpx.Client(
-        headers=headers, timeout=timeout_s, trust_env=False,
+        headers=headers,
+        timeout=timeout_s,
+        trust_env=False,
         limits=httpx.Limits(max_connections=clients),
-    )  # fmt: skip
+    )
 
     def ask(text: str) -> None:
         for _ in range(attempts):
@@ -163,11 +171,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the texts")
     given = parser.parse_args()
     load = run(
-        given.url.rstrip("/"), reference=given.reference, requests=given.requests,
-        clients=given.clients, path=given.path, timeout_s=given.timeout, seed=given.seed,
+        given.url.rstrip("/"),
+        reference=given.reference,
+        requests=given.requests,
+        clients=given.clients,
+        path=given.path,
+        timeout_s=given.timeout,
+        seed=given.seed,
         token=given.token_file.read_text().strip() if given.token_file else None,
         say=lambda line: print(line, file=sys.stderr),
-    )  # fmt: skip
+    )
     for line in (*load.wrong, *load.lost):
         print(line, file=sys.stderr)
     print(json.dumps(load.summary(), indent=2))

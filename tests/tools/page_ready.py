@@ -71,9 +71,11 @@ def main() -> None:
             command += ["-e", f"run_reports_dir={parent}", "-e", f"run={run_dir.name}"]
             command += ["-e", f"run_voice={reference}"]
         times = sorted(once(command, run_dir) for _ in range(arguments.times))
-    print(f"page ready after {statistics.median(times):.1f} s (median of {len(times)}; "
-          f"{times[0]:.1f} to {times[-1]:.1f} s; load {os.getloadavg()[0]:.1f} "
-          f"on {os.cpu_count()} cores)")  # fmt: skip
+    print(
+        f"page ready after {statistics.median(times):.1f} s (median of {len(times)}; "
+        f"{times[0]:.1f} to {times[-1]:.1f} s; load {os.getloadavg()[0]:.1f} "
+        f"on {os.cpu_count()} cores)"
+    )
 
 
 if __name__ == "__main__":

@@ -38,10 +38,20 @@ def speak(text: str, voice: str, path: Path, chance: np.random.Generator) -> Non
     speed = 165 * (1 + 0.03 * chance.standard_normal())
     spoken = path.with_suffix(".espeak.wav")
     subprocess.run(
-        ["espeak-ng", "-v", voice, "-p", str(round(pitch)), "-s", str(round(speed)),
-         "-w", str(spoken), text],
+        [
+            "espeak-ng",
+            "-v",
+            voice,
+            "-p",
+            str(round(pitch)),
+            "-s",
+            str(round(speed)),
+            "-w",
+            str(spoken),
+            text,
+        ],
         check=True,
-    )  # fmt: skip
+    )
     samples, rate = pcm.read_wav(spoken)
     spoken.unlink()
     # espeak's own steps are whole numbers: the rest of the pitch is a change of the rate.
@@ -104,8 +114,10 @@ def main() -> None:
         print(f"calibrated in {time.monotonic() - began:.0f} s: {known['method']}")
         print("\n".join(known["notes"]))
         for key, row in known["measures"].items():
-            print(f"  {key:32} gate {row['gate']:8.3f} {row['unit']:12} AUC {row['auc']:.2f} "
-                  f"refuses {100 * row['refused']:3.0f} %")  # fmt: skip
+            print(
+                f"  {key:32} gate {row['gate']:8.3f} {row['unit']:12} AUC {row['auc']:.2f} "
+                f"refuses {100 * row['refused']:3.0f} %"
+            )
         file = home / "calibration-titan.json"
         file.write_text(json.dumps(known))
         # The primary is one more take of the same voice; the standby is it, changed, or another.
@@ -120,10 +132,15 @@ def main() -> None:
         for name, place in cases.items():
             began = time.monotonic()
             found = compare.compare(
-                base | {"run_id": "20261122-000000Z", "primary": "panda",
-                        "standby_wavs": str(place), "primary_wavs": str(primary),
-                        "calibration": str(file)}
-            )  # fmt: skip
+                base
+                | {
+                    "run_id": "20261122-000000Z",
+                    "primary": "panda",
+                    "standby_wavs": str(place),
+                    "primary_wavs": str(primary),
+                    "calibration": str(file),
+                }
+            )
             spent = time.monotonic() - began
             past = [row["name"] for row in found["measures"] if row["ok"] is False]
             print(
@@ -140,9 +157,13 @@ def main() -> None:
         )
         for takes in (4, 6, 8, 12):
             shares = passing(side, takes, 40, chance)
-            print(f"  {takes:2} takes  " + "  ".join(
-                f"{band} {mean:.3f} ({low:.3f}, {high:.3f})"
-                for band, (mean, low, high) in shares.items()))  # fmt: skip
+            print(
+                f"  {takes:2} takes  "
+                + "  ".join(
+                    f"{band} {mean:.3f} ({low:.3f}, {high:.3f})"
+                    for band, (mean, low, high) in shares.items()
+                )
+            )
             result.setdefault("fresh", {})[takes] = shares
     if given.json:
         given.json.write_text(json.dumps(result, indent=2))

@@ -36,9 +36,18 @@ SEED = 3
 TOKEN_CAP = 250  # 10 s; the random weights end by themselves after about 3 s
 TUNING = {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 0.6}
 PUT_OFF = (
-    "accelerate", "librosa", "numba", "onnx", "requests", "scipy", "sklearn", "torch._dynamo",
-    "torchvision", "pandas", "jax",
-)  # fmt: skip
+    "accelerate",
+    "librosa",
+    "numba",
+    "onnx",
+    "requests",
+    "scipy",
+    "sklearn",
+    "torch._dynamo",
+    "torchvision",
+    "pandas",
+    "jax",
+)
 #: No new run is begun after so many seconds, so that the figures are printed in any case.
 BUDGET_S = 520
 TIMEOUT_S = 180
@@ -73,16 +82,18 @@ def child(kind, directory, device, asked):
     np.save(directory / f"{kind}.npy", samples)
     cuda = device.startswith("cuda")
     print(
-        json.dumps({
-            "seconds": marks.seconds,
-            "tokens": heard[0],
-            "audio_s": samples.size / 24_000,
-            "torch_peak_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
-            "modules": len(sys.modules),
-            "imported": [name for name in PUT_OFF if name in sys.modules],
-        }),
+        json.dumps(
+            {
+                "seconds": marks.seconds,
+                "tokens": heard[0],
+                "audio_s": samples.size / 24_000,
+                "torch_peak_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
+                "modules": len(sys.modules),
+                "imported": [name for name in PUT_OFF if name in sys.modules],
+            }
+        ),
         file=out,
-    )  # fmt: skip
+    )
 
 
 def _shipped(weights, reference, device, marks, heard):
@@ -154,8 +165,11 @@ def run(kind, directory, device, *options):
     command = [sys.executable, *options, __file__, str(directory), "--device", device]
     done = subprocess.run(
         [*command, "--child", kind, "--asked", repr(time.time())],
-        text=True, check=False, capture_output=True, timeout=TIMEOUT_S,
-    )  # fmt: skip
+        text=True,
+        check=False,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+    )
     if done.returncode:
         sys.exit(f"{kind} failed:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1]) | {"log": done.stderr}
@@ -167,10 +181,15 @@ def serve(directory, device):
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     config = {
-        "bind": "127.0.0.1", "port": port, "voices_dir": str(directory / "voices"),
-        "default_voice": "rehearsal.wav", "weights_dir": str(directory / "weights"),
-        "device": device, "token_cap": TOKEN_CAP, "tuning": TUNING,
-    }  # fmt: skip
+        "bind": "127.0.0.1",
+        "port": port,
+        "voices_dir": str(directory / "voices"),
+        "default_voice": "rehearsal.wav",
+        "weights_dir": str(directory / "weights"),
+        "device": device,
+        "token_cap": TOKEN_CAP,
+        "tuning": TUNING,
+    }
     file = directory / "serve.json"
     file.write_text(json.dumps(config))
     log = directory / "serve.log"
@@ -215,9 +234,12 @@ def steps(runs):
         "steps_s": lengths,
         "total_s": round(statistics.median(totals), 3),
         "worst_s": round(max(totals), 3),
-        **{name: runs[-1][name] for name in ("torch_peak_gb", "modules", "imported", "audio_s")
-           if name in runs[-1]},
-    }  # fmt: skip
+        **{
+            name: runs[-1][name]
+            for name in ("torch_peak_gb", "modules", "imported", "audio_s")
+            if name in runs[-1]
+        },
+    }
 
 
 def prepare(directory, small):
@@ -251,9 +273,11 @@ def main():
     arguments = parser.parse_args()
     directory, device = arguments.directory, arguments.device
     os.environ |= {
-        "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCES), os.environ.get("PYTHONPATH")])),
-    }  # fmt: skip
+    }
     if arguments.child:
         child(arguments.child, directory, device, arguments.asked)
         return
@@ -261,8 +285,9 @@ def main():
     if arguments.child is None and not (directory / "weights/manifest.json").exists():
         made = f"start_time.Path({str(directory)!r}), {arguments.small}"
         code = f"import start_time; start_time.prepare({made})"
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent,
-                       stdout=sys.stderr)  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, cwd=Path(__file__).parent, stdout=sys.stderr
+        )
         print(f"weights made in {time.monotonic() - began:.1f} s", flush=True)
     kinds = {
         "ours": lambda: run("ours", directory, device),

@@ -121,9 +121,12 @@ def decide(
     settled = {
         name: row["heard"]
         for name, row in seen.items()
-        if well and row["finished"] and (row["epoch"], row["url"]) == (epoch, urls[name])
-        and row.get("heard") and now - heard_for_s < row["heard"]["at"] <= now
-    }  # fmt: skip
+        if well
+        and row["finished"]
+        and (row["epoch"], row["url"]) == (epoch, urls[name])
+        and row.get("heard")
+        and now - heard_for_s < row["heard"]["at"] <= now
+    }
     return {
         "to": to,
         "urls": urls,
@@ -240,5 +243,9 @@ def outcome(
         )
     elif command == FAILOVER:
         words.append("next: mend the primary; when it speaks again: ansible-playbook failback.yml")
-    return {"status": "failed" if mute else "ok", "times": times, "last_words": words,
-            "clients": clients}  # fmt: skip
+    return {
+        "status": "failed" if mute else "ok",
+        "times": times,
+        "last_words": words,
+        "clients": clients,
+    }

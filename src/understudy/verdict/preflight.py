@@ -12,19 +12,35 @@ from understudy.verdict import ratings, scoring
 GIB = 1024**3
 #: The package of Debian and Ubuntu that has a command, where its name is another.
 PACKAGES = {
-    "env": "coreutils", "flock": "util-linux", "tail": "coreutils", "timeout": "coreutils",
-}  # fmt: skip
+    "env": "coreutils",
+    "flock": "util-linux",
+    "tail": "coreutils",
+    "timeout": "coreutils",
+}
 
 
 def check(
-    id_: str, host: str | None, ok: bool, detail: str, next_step: str, *,
-    value: Any = None, threshold: Any = None, unit: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    id_: str,
+    host: str | None,
+    ok: bool,
+    detail: str,
+    next_step: str,
+    *,
+    value: Any = None,
+    threshold: Any = None,
+    unit: str | None = None,
+) -> dict[str, Any]:
     """Return one row of the contract's ``checks``."""
     return {
-        "id": id_, "host": host, "ok": ok, "value": value, "threshold": threshold, "unit": unit,
-        "detail": detail, "next": None if ok else next_step,
-    }  # fmt: skip
+        "id": id_,
+        "host": host,
+        "ok": ok,
+        "value": value,
+        "threshold": threshold,
+        "unit": unit,
+        "detail": detail,
+        "next": None if ok else next_step,
+    }
 
 
 def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -43,42 +59,74 @@ def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list
         missing = facts["missing_commands"]
         packages = sorted({PACKAGES.get(name, name) for name in missing})
         rows.append(
-            check("commands", host, not missing,
-                  f"missing: {', '.join(missing)}" if missing else "every program is there",
-                  f"ssh {host} sudo apt install {' '.join(packages)}")
-        )  # fmt: skip
+            check(
+                "commands",
+                host,
+                not missing,
+                f"missing: {', '.join(missing)}" if missing else "every program is there",
+                f"ssh {host} sudo apt install {' '.join(packages)}",
+            )
+        )
     if "disk_bytes" in needs:
         rows.append(
-            _enough("disk", host, facts["disk_free_bytes"], needs["disk_bytes"],
-                    f"free at {facts['disk_path']}", f"ssh {host} df -h {facts['disk_path']}")
-        )  # fmt: skip
+            _enough(
+                "disk",
+                host,
+                facts["disk_free_bytes"],
+                needs["disk_bytes"],
+                f"free at {facts['disk_path']}",
+                f"ssh {host} df -h {facts['disk_path']}",
+            )
+        )
     if "mem_available_bytes" in needs:
         rows.append(
-            _enough("memory", host, facts["mem_available_bytes"], needs["mem_available_bytes"],
-                    "MemAvailable", f"ssh {host} free -h; free some of it")
-        )  # fmt: skip
+            _enough(
+                "memory",
+                host,
+                facts["mem_available_bytes"],
+                needs["mem_available_bytes"],
+                "MemAvailable",
+                f"ssh {host} free -h; free some of it",
+            )
+        )
     if "python" in needs:
         wanted = tuple(needs["python"])
         seen = tuple(int(x) for x in facts["python"].split(".")[:2])
         rows.append(
-            check("python", host, seen >= wanted,
-                  f"Python {facts['python']}, {wanted[0]}.{wanted[1]} or newer is needed",
-                  f"on {host}: install a newer Python and set ansible_python_interpreter",
-                  value=facts["python"], threshold=f"{wanted[0]}.{wanted[1]}")
-        )  # fmt: skip
+            check(
+                "python",
+                host,
+                seen >= wanted,
+                f"Python {facts['python']}, {wanted[0]}.{wanted[1]} or newer is needed",
+                f"on {host}: install a newer Python and set ansible_python_interpreter",
+                value=facts["python"],
+                threshold=f"{wanted[0]}.{wanted[1]}",
+            )
+        )
         rows.append(
-            check("venv", host, facts["venv"], "python3 can make environments" if facts["venv"]
-                  else "python3 cannot make environments (ensurepip is missing)",
-                  f"ssh {host} sudo apt install python3-venv")
-        )  # fmt: skip
+            check(
+                "venv",
+                host,
+                facts["venv"],
+                "python3 can make environments"
+                if facts["venv"]
+                else "python3 cannot make environments (ensurepip is missing)",
+                f"ssh {host} sudo apt install python3-venv",
+            )
+        )
     if needs.get("gpu"):
-        found = ", ".join(f"{g['name']} (sm_{g['compute_capability'].replace('.', '')})"
-                          for g in facts["gpus"])  # fmt: skip
+        found = ", ".join(
+            f"{g['name']} (sm_{g['compute_capability'].replace('.', '')})" for g in facts["gpus"]
+        )
         rows.append(
-            check("gpu", host, bool(facts["gpus"]),
-                  f"{found}, driver {facts['driver']}" if found else f"no GPU: {facts['gpu_note']}",
-                  f"ssh {host} nvidia-smi; without a GPU set chatterbox_device: cpu")
-        )  # fmt: skip
+            check(
+                "gpu",
+                host,
+                bool(facts["gpus"]),
+                f"{found}, driver {facts['driver']}" if found else f"no GPU: {facts['gpu_note']}",
+                f"ssh {host} nvidia-smi; without a GPU set chatterbox_device: cpu",
+            )
+        )
     return rows
 
 
@@ -121,25 +169,39 @@ def window_checks(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
         return [check("window", host, False, said, f"ssh {host} ls -la ~/.local/share/understudy")]
     free = window["state"] == "none"
     rows = [
-        check("window", host, free, "no window is open" if free else said,
-              "wait until it is over, or end it: ansible-playbook restore.yml")
-    ]  # fmt: skip
+        check(
+            "window",
+            host,
+            free,
+            "no window is open" if free else said,
+            "wait until it is over, or end it: ansible-playbook restore.yml",
+        )
+    ]
     if free and facts.get("running") is False:
         state = facts.get("state") or "no answer"
         rows.append(
-            check("service", host, False,
-                  f"the LLM's service is not seen to run, so it could not be brought back: {state}",
-                  facts.get("next") or "")
-        )  # fmt: skip
+            check(
+                "service",
+                host,
+                False,
+                f"the LLM's service is not seen to run, so it could not be brought back: {state}",
+                facts.get("next") or "",
+            )
+        )
     if facts.get("unit"):
         user = window["user"]
         rows.append(
-            check("lingering", host, window["lingering"],
-                  f"services of {user} run without a login" if window["lingering"] else
-                  f"services of {user} end with the last login, so no keeper would bring the LLM "
-                  "back after a lost connection or a reboot",
-                  f"on {host}: sudo loginctl enable-linger {user}")
-        )  # fmt: skip
+            check(
+                "lingering",
+                host,
+                window["lingering"],
+                f"services of {user} run without a login"
+                if window["lingering"]
+                else f"services of {user} end with the last login, so no keeper would bring the "
+                "LLM back after a lost connection or a reboot",
+                f"on {host}: sudo loginctl enable-linger {user}",
+            )
+        )
     return rows
 
 
@@ -202,8 +264,11 @@ def judge(
     """
     document: dict[str, Any] = {
         "checks": [*input_checks(problems), *control_node_checks(hosts)],
-        "hosts": {}, "llm": {}, "primary": {}, "busy": [],
-    }  # fmt: skip
+        "hosts": {},
+        "llm": {},
+        "primary": {},
+        "busy": [],
+    }
     for name, found in hosts.items():
         facts = found["facts"]
         document["hosts"][name] = facts

@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 ACTIONS = sorted(path.stem for path in (ROOT / "action_plugins").glob("*.py"))
-LOCKS = [path for path in sorted((ROOT / "files/locks").glob("*.txt"))
-         if not path.stem.endswith(("-overrides", "-excludes"))]  # fmt: skip
+LOCKS = [
+    path
+    for path in sorted((ROOT / "files/locks").glob("*.txt"))
+    if not path.stem.endswith(("-overrides", "-excludes"))
+]
 GROUP_VARS = ROOT / "inventory/group_vars"
 PLAYS = sorted((ROOT / "playbooks").rglob("*.yml"))
 WRAPPERS = sorted(path for path in ROOT.glob("*.yml") if not path.name.startswith("."))
@@ -75,8 +78,9 @@ def tasks(path: Path) -> Iterator[dict[str, Any]]:
     waiting = list(load(path) or [])
     while waiting:
         item = waiting.pop(0)
-        inner = [item[key] for key in ("tasks", "pre_tasks", "block", "rescue", "always")
-                 if key in item]  # fmt: skip
+        inner = [
+            item[key] for key in ("tasks", "pre_tasks", "block", "rescue", "always") if key in item
+        ]
         waiting = [task for part in inner for task in part] + waiting
         yield item
 
@@ -166,8 +170,20 @@ def test_every_name_that_is_typed_is_declared_and_in_the_readme() -> None:
             made |= {task["register"]} if "register" in task else set()
             made |= {task.get("loop_control", {}).get("loop_var", "item")}
     known = (*(f"{name}_" for name in ROLES), "__", "ansible_", "understudy_")
-    magic = {"groups", "hostvars", "inventory_dir", "inventory_hostname", "now", "omit", "range",
-             "lookup", "role_path", "playbook_dir", "dict", "switch_facts"}  # fmt: skip
+    magic = {
+        "groups",
+        "hostvars",
+        "inventory_dir",
+        "inventory_hostname",
+        "now",
+        "omit",
+        "range",
+        "lookup",
+        "role_path",
+        "playbook_dir",
+        "dict",
+        "switch_facts",
+    }
     inventory = set(load(ROOT / "inventory/rehearsal/group_vars/all.yml"))
     typed = {name for name in read - made - magic - inventory if not name.startswith(known)}
     assert typed == set(TYPED)
@@ -211,8 +227,12 @@ def test_a_role_leaves_the_internals_of_the_others_alone(name: str) -> None:
 
 
 def test_every_variable_is_used() -> None:
-    files = [path for name in ROLES for part in ("tasks", "vars", "defaults", "templates")
-             for path in (role(name) / part).glob("*.*")]  # fmt: skip
+    files = [
+        path
+        for name in ROLES
+        for part in ("tasks", "vars", "defaults", "templates")
+        for path in (role(name) / part).glob("*.*")
+    ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in [*files, *PLAYS])
     for name in ROLES:
         for variable in defaults(name):
@@ -407,9 +427,12 @@ def test_module_documents_what_it_takes(declared: Any, request: pytest.FixtureRe
     for option, said in documented.items():
         assert said["description"], option
         for key, otherwise in (
-            ("type", "str"), ("required", False), ("default", None), ("choices", None),
+            ("type", "str"),
+            ("required", False),
+            ("default", None),
+            ("choices", None),
             ("elements", None),
-        ):  # fmt: skip
+        ):
             assert said.get(key, otherwise) == taken[option].get(key, otherwise), (option, key)
 
 

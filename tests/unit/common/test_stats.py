@@ -24,8 +24,14 @@ def test_the_spread_is_that_of_a_sample():
 def test_one_value_has_no_spread_and_no_p95():
     found = stats.summary([0.5])
     assert found == {
-        "n": 1, "min": 0.5, "mean": 0.5, "p50": 0.5, "p95": None, "max": 0.5, "cv": None
-    }  # fmt: skip
+        "n": 1,
+        "min": 0.5,
+        "mean": 0.5,
+        "p50": 0.5,
+        "p95": None,
+        "max": 0.5,
+        "cv": None,
+    }
 
 
 def test_no_values_are_no_zeros():

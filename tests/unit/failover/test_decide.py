@@ -18,8 +18,15 @@ SPEAKS = {**MUTE, "speaks": True, "seen": ""}
 
 
 def client(**changes: Any) -> dict[str, Any]:
-    return {"url": PANDA, "epoch": 0, "target": None, "previous": None, "finished": True,
-            "foreign": False, **changes}  # fmt: skip
+    return {
+        "url": PANDA,
+        "epoch": 0,
+        "target": None,
+        "previous": None,
+        "finished": True,
+        "foreign": False,
+        **changes,
+    }
 
 
 def away(**changes: Any) -> dict[str, Any]:
@@ -39,8 +46,14 @@ def failback(clients: dict[str, Any], standbys: Any = None) -> Any:
 
 def test_failover_and_again() -> None:
     first = failover({"a": client(), "b": client()})
-    assert first == {"to": "titan", "urls": {"a": TITAN, "b": TITAN}, "epoch": 1,
-                     "standing": False, "settled": {}, "warnings": []}  # fmt: skip
+    assert first == {
+        "to": "titan",
+        "urls": {"a": TITAN, "b": TITAN},
+        "epoch": 1,
+        "standing": False,
+        "settled": {},
+        "warnings": [],
+    }
     again = failover({"a": away(), "b": away()})
     assert (again["epoch"], again["standing"], again["settled"]) == (1, True, {})
 
@@ -57,14 +70,21 @@ def test_who_was_just_heard_has_nothing_left_to_do() -> None:
         assert failover(both, heard_for_s=600, now=other_time)["settled"] == {}
     starting = {"titan": {**UP, "ready": False}}
     assert failover(both, standbys=starting, **soon)["settled"] == {}
-    for other in (client(), away(), away(heard=HEARD, finished=False),
-                  away(heard=HEARD, url="http://by-hand")):  # fmt: skip
+    for other in (
+        client(),
+        away(),
+        away(heard=HEARD, finished=False),
+        away(heard=HEARD, url="http://by-hand"),
+    ):
         assert failover({**both, "b": other}, **soon)["settled"] == {}
 
 
 def test_who_went_back_and_was_heard_there() -> None:
-    home = {"a": client(epoch=2, target="panda", previous={"target": "titan", "url": TITAN},
-                        heard=HEARD)}  # fmt: skip
+    home = {
+        "a": client(
+            epoch=2, target="panda", previous={"target": "titan", "url": TITAN}, heard=HEARD
+        )
+    }
     for speaks, settled in ((True, {"a": HEARD}), (False, {})):
         primary = {**SPEAKS, "speaks": speaks}
         found = s.decide(s.FAILBACK, home, {"titan": UP}, primary, heard_for_s=600, now=1100)

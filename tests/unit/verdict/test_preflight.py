@@ -12,20 +12,36 @@ from understudy.verdict import preflight
 
 GIB = 1024**3
 NEEDS = {
-    "ssh": "ssh titan true", "disk_bytes": 12 * GIB, "mem_available_bytes": 8 * GIB,
-    "python": [3, 11], "gpu": True,
-}  # fmt: skip
+    "ssh": "ssh titan true",
+    "disk_bytes": 12 * GIB,
+    "mem_available_bytes": 8 * GIB,
+    "python": [3, 11],
+    "gpu": True,
+}
 FACTS = {
-    "reachable": True, "arch": "aarch64", "os": "Ubuntu 24.04.2 LTS", "kernel": "6.11",
-    "python": "3.12.3", "venv": True, "cpus": 20,
-    "mem_total_bytes": 120 * GIB, "mem_available_bytes": 9 * GIB,
-    "disk_path": "/home/op", "disk_free_bytes": 12 * GIB,
-    "driver": "580.95.05", "cuda": "13.0", "gpu_note": "",
+    "reachable": True,
+    "arch": "aarch64",
+    "os": "Ubuntu 24.04.2 LTS",
+    "kernel": "6.11",
+    "python": "3.12.3",
+    "venv": True,
+    "cpus": 20,
+    "mem_total_bytes": 120 * GIB,
+    "mem_available_bytes": 9 * GIB,
+    "disk_path": "/home/op",
+    "disk_free_bytes": 12 * GIB,
+    "driver": "580.95.05",
+    "cuda": "13.0",
+    "gpu_note": "",
     "gpus": [
-        {"name": "NVIDIA GB10", "compute_capability": "12.1", "memory_total_bytes": None,
-         "memory_note": "shared"},
+        {
+            "name": "NVIDIA GB10",
+            "compute_capability": "12.1",
+            "memory_total_bytes": None,
+            "memory_note": "shared",
+        },
     ],
-}  # fmt: skip
+}
 
 
 def judge(needs: dict[str, Any] | None = None, **changes: Any) -> dict[str, dict[str, Any]]:
@@ -149,8 +165,13 @@ def test_an_llm_that_does_not_answer() -> None:
 
 
 def test_a_primary_that_speaks() -> None:
-    facts = {"spoke": True, "problems": [], "audio": {"duration_s": 2.44}, "wall_s": 1.26,
-             "url": "http://panda:8772"}  # fmt: skip
+    facts = {
+        "spoke": True,
+        "problems": [],
+        "audio": {"duration_s": 2.44},
+        "wall_s": 1.26,
+        "url": "http://panda:8772",
+    }
     [row] = preflight.primary_check("panda", facts)
     assert (row["ok"], row["value"], row["unit"]) == (True, 1.26, "s")
     assert row["detail"] == "spoke 2.4 s in 1.3 s at http://panda:8772"
@@ -160,8 +181,9 @@ def test_a_primary_that_does_not_speak() -> None:
     problems = [{"seen": "silent", "next": "listen to it"}, {"seen": "8 kHz", "next": "set 24 kHz"}]
     rows = preflight.primary_check("panda", {"spoke": True, "problems": problems})
     assert [(row["ok"], row["detail"], row["next"]) for row in rows] == [
-        (False, "silent", "listen to it"), (False, "8 kHz", "set 24 kHz")
-    ]  # fmt: skip
+        (False, "silent", "listen to it"),
+        (False, "8 kHz", "set 24 kHz"),
+    ]
     [row] = preflight.primary_check("panda", {"spoke": False, "url": "http://panda:8772"})
     assert (row["detail"], row["next"]) == ("it did not speak", "curl http://panda:8772")
     [row] = preflight.primary_check("panda", {"spoke": False, "seen": "refused", "url": "u"})
@@ -170,29 +192,39 @@ def test_a_primary_that_does_not_speak() -> None:
 
 def test_what_the_operator_provided() -> None:
     assert [(row["id"], row["ok"]) for row in preflight.input_checks([])] == [
-        ("utterances", True), ("voice", True)
-    ]  # fmt: skip
+        ("utterances", True),
+        ("voice", True),
+    ]
     problems = [
         {"id": "voice", "seen": "samantha.wav has 2 channels", "next": "put a mono WAV there"},
         {"id": "voice", "seen": "samantha.wav is 8 kHz", "next": "put 24 kHz there"},
     ]
     rows = preflight.input_checks(problems)
     assert [(row["id"], row["ok"]) for row in rows] == [
-        ("voice", False), ("voice", False), ("utterances", True)
-    ]  # fmt: skip
+        ("voice", False),
+        ("voice", False),
+        ("utterances", True),
+    ]
     assert {row["host"] for row in rows} == {None}
 
 
 def test_all_problems_are_told_at_once_with_host_sight_and_next_command() -> None:
-    bad = FACTS | {"disk_free_bytes": 0, "mem_available_bytes": 0, "python": "3.9.1",
-                   "venv": False, "gpus": [], "gpu_note": "none"}  # fmt: skip
+    bad = FACTS | {
+        "disk_free_bytes": 0,
+        "mem_available_bytes": 0,
+        "python": "3.9.1",
+        "venv": False,
+        "gpus": [],
+        "gpu_note": "none",
+    }
     checks = [
         *preflight.host_checks("titan", bad, NEEDS),
-        *preflight.host_checks("panda", {"reachable": False, "seen": "timed out"},
-                               {"ssh": "ssh panda true"}),
+        *preflight.host_checks(
+            "panda", {"reachable": False, "seen": "timed out"}, {"ssh": "ssh panda true"}
+        ),
         *preflight.input_checks([{"id": "voice", "seen": "v.wav is empty", "next": "record it"}]),
         llm(healthy=False, seen="refused"),
-    ]  # fmt: skip
+    ]
     lines = preflight.message(checks).splitlines()
     assert lines[0] == "8 problems; nothing was started and nothing was changed."
     told = dict(zip(lines[1::2], lines[2::2], strict=True))
@@ -213,15 +245,25 @@ def test_one_problem_is_one() -> None:
 def test_every_row_keeps_to_the_schema() -> None:
     bad = FACTS | {"disk_free_bytes": 0, "python": "3.9.1", "gpus": [], "gpu_note": "none"}
     document = {
-        "schema_version": 1, "run_id": "20261122-031500Z", "phase": "preflight", "host": None,
-        "status": "failed", "started_at": "2026-11-22T03:15:00Z",
+        "schema_version": 1,
+        "run_id": "20261122-031500Z",
+        "phase": "preflight",
+        "host": None,
+        "status": "failed",
+        "started_at": "2026-11-22T03:15:00Z",
         "finished_at": "2026-11-22T03:15:10Z",
         "error": {"kind": "preflight", "host": None, "trying": "t", "seen": "s", "next": "n"},
-        "checks": [*judge().values(), *preflight.host_checks("titan", bad, NEEDS),
-                   llm(healthy=True, model="gemma", latency=LATENCY),
-                   *preflight.input_checks([])],
-        "hosts": {"titan": FACTS}, "llm": {}, "primary": {}, "busy": [],
-    }  # fmt: skip
+        "checks": [
+            *judge().values(),
+            *preflight.host_checks("titan", bad, NEEDS),
+            llm(healthy=True, model="gemma", latency=LATENCY),
+            *preflight.input_checks([]),
+        ],
+        "hosts": {"titan": FACTS},
+        "llm": {},
+        "primary": {},
+        "busy": [],
+    }
     validator = validate.load_schemas()["preflight"]
     assert [error.message for error in validator.iter_errors(document)] == []
 
@@ -247,10 +289,14 @@ def test_a_window_that_can_be_opened() -> None:
         (window("ending"), "window", "ann has it", "restore.yml"),
         ({"window_said": "no such file"}, "window", "no such file", "ssh titan ls"),
         (window(lingering=False), "lingering", "of op end with", "loginctl enable-linger op"),
-        (window(running=False, state="permission denied", next="newgrp"), "service",
-         "permission denied", "newgrp"),
+        (
+            window(running=False, state="permission denied", next="newgrp"),
+            "service",
+            "permission denied",
+            "newgrp",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_window_that_cannot(facts: dict[str, Any], id_: str, detail: str, following: str) -> None:
     bad = [row for row in preflight.window_checks("titan", facts) if not row["ok"]]
     assert [row["id"] for row in bad] == [id_]
