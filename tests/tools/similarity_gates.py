@@ -1,4 +1,4 @@
-"""How good is the automatic ear? A table, measured with espeak-ng's voices.
+"""How good is the similarity check? A table, measured with espeak-ng's voices.
 
     apt-get install espeak-ng
     PYTHONPATH=src .venv/bin/python tests/tools/similarity_gates.py
@@ -150,8 +150,8 @@ def main() -> None:
         places = [
             take(home / "fresh" / f"{k:03d}", VOICE, texts, chance) for k in range(given.fresh)
         ]
-        ear = measures.Ear(None, names)
-        side, _ = ear.side([[place / f"{row['id']}.wav" for row in texts] for place in places])
+        meter = measures.VoiceMeter(None, names)
+        side, _ = meter.side([[place / f"{row['id']}.wav" for row in texts] for place in places])
         print(
             "\nfresh takes of the same voice pass (mean of 40 calibrations; 1 in 10 below, above):"
         )

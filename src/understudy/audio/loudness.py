@@ -40,7 +40,7 @@ FADE_S = 0.005
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TrimmedSpeech:
     """A recording without the silence around it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Spoken:
     tail_s: float
 
 
-def trim(samples: npt.NDArray[Any], rate: int) -> Spoken:
+def trim(samples: npt.NDArray[Any], rate: int) -> TrimmedSpeech:
     """Cut a recording to its speech and 30 ms around it; silence where there was less.
 
     Args:
@@ -78,7 +78,7 @@ def trim(samples: npt.NDArray[Any], rate: int) -> Spoken:
         speech[:fade] *= ramp
         speech[-fade:] *= ramp[::-1]
     speech = np.pad(speech, (begin - first, last - end))
-    return Spoken(speech.astype(np.float32), rate, begin / rate, (len(centred) - end) / rate)
+    return TrimmedSpeech(speech.astype(np.float32), rate, begin / rate, (len(centred) - end) / rate)
 
 
 def resampled(samples: npt.NDArray[Any], rate: int, wanted: int) -> Samples:
@@ -96,7 +96,7 @@ def stretched(samples: npt.NDArray[Any], ratio: Fraction) -> Samples:
     return resample(samples, ratio).astype(np.float32)
 
 
-def padded(spoken: Spoken) -> Samples:
+def padded(spoken: TrimmedSpeech) -> Samples:
     """Return speech with the silence that every stimulus has before and after it."""
     lead, tail = (np.zeros(round(s * spoken.rate), dtype=np.float32) for s in (LEAD_S, TAIL_S))
     return np.concatenate((lead, spoken.samples, tail))

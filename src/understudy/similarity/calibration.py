@@ -24,7 +24,7 @@ from understudy.common.jsonio import JsonError, read_json, utc_now
 from understudy.common.progress import Progress
 from understudy.model.weights import MANIFEST
 from understudy.similarity.gates import ALPHA, RUNS, CalibrationError, gates
-from understudy.similarity.measures import EMBEDDERS, Ear, Side
+from understudy.similarity.measures import EMBEDDERS, Side, VoiceMeter
 
 SCHEMA_VERSION = 1
 #: The modules that a value or a gate depends on.
@@ -187,7 +187,7 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
             f"{config['takes_dir']}: one take; at least 2 are needed, and 6 are better"
         )
     weights_dir, voice = config.get("weights_dir"), config.get("voice")
-    ear = Ear(
+    meter = VoiceMeter(
         Path(weights_dir).expanduser() if weights_dir else None,
         config.get("embedders", EMBEDDERS),
         Path(voice).expanduser() if voice else None,
@@ -196,7 +196,7 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
 
     def hear(name: str, where: Sequence[Path]) -> tuple[Side, int]:
         progress.write(host=host, phase="listen", text=f"{host}  listening to {name}")
-        return ear.side([[take / f"{u}.wav" for u in utterances] for take in where])
+        return meter.side([[take / f"{u}.wav" for u in utterances] for take in where])
 
     own, rate = hear(f"{len(directories)} takes of its own", directories)
     others = []
@@ -211,12 +211,12 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     document = gates(
         own,
         others,
-        ear.reference,
+        meter.reference,
         alpha=alpha,
         runs=int(config.get("runs", RUNS)),
         seed=int(config.get("seed", 0)),
     )
-    missing = [{"measure": n, "why": why} for n, why in ear.embedders.missing.items()]
+    missing = [{"measure": n, "why": why} for n, why in meter.embedders.missing.items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "phase": "tts_calibration",
@@ -228,7 +228,7 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
         "identity": {
             **subject(config),
             "code": code(),
-            "embedders": ear.embedders.hashes,
+            "embedders": meter.embedders.hashes,
         },
         **document,
         "missing": missing,

@@ -23,9 +23,9 @@ from understudy.similarity.facts import side_by_side
 from understudy.similarity.measures import (
     EMBEDDERS,
     MEASURES,
-    Ear,
     Floats,
     Side,
+    VoiceMeter,
     feature,
     keys,
     pairs,
@@ -74,14 +74,14 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
     utterances = _utterances(standby_wavs, primary_wavs)
     known = calibration.read(_path(config["calibration"])) if config.get("calibration") else None
 
-    ear = Ear(
+    meter = VoiceMeter(
         _path(config["weights_dir"]) if config.get("weights_dir") else None,
         config.get("embedders", EMBEDDERS),
         _path(config["voice"]) if config.get("voice") else None,
         fast_load=config.get("fast_load", True),
     )
-    theirs, their_rate = ear.side([[primary_wavs / f"{u}.wav" for u in utterances]])
-    own, rate = ear.side([[standby_wavs / f"{u}.wav" for u in utterances]])
+    theirs, their_rate = meter.side([[primary_wavs / f"{u}.wav" for u in utterances]])
+    own, rate = meter.side([[standby_wavs / f"{u}.wav" for u in utterances]])
     if rate != their_rate:
         raise CompareError(
             f"{standby_wavs} has {rate} Hz and {primary_wavs} {their_rate} Hz: expected one rate; "
@@ -91,11 +91,11 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
     now = {
         **calibration.subject({"tuning": bench.get("tuning")} | environment if bench else config),
         "code": calibration.code(),
-        "embedders": ear.embedders.hashes,
+        "embedders": meter.embedders.hashes,
     }
     wrong = calibration.differences(known, now, host, utterances) if known else []
     gates = known["measures"] if known and not wrong else {}
-    measures, values = _measures(theirs, own, ear.reference, gates)
+    measures, values = _measures(theirs, own, meter.reference, gates)
     result, reasons = _judge(host, primary, known, wrong, measures)
     return {
         "schema_version": 1,
@@ -116,10 +116,10 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
             for u, name in enumerate(utterances)
         ],
         "sides": {
-            host: _side(own, ear.reference, bench),
-            primary: _side(theirs, ear.reference, baseline),
+            host: _side(own, meter.reference, bench),
+            primary: _side(theirs, meter.reference, baseline),
         },
-        "missing": [{"measure": n, "why": why} for n, why in ear.embedders.missing.items()],
+        "missing": [{"measure": n, "why": why} for n, why in meter.embedders.missing.items()],
         "facts": side_by_side(
             config,
             bench,

@@ -97,7 +97,7 @@ MEASURES = {f"{band}.{one.name}": one for band in BANDS for one in (*_ACOUSTIC, 
 EMBEDDERS = tuple(_EMBEDDER_LABELS)
 
 
-class Ear:
+class VoiceMeter:
     """Turns recordings into features; keeps the embedders loaded.
 
     Args:

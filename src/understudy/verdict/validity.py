@@ -2,7 +2,7 @@
 
 A human verdict is never overridden. It may be marked *stale*: the weights, the voice,
 the lock or the driver are not those that it was given for, or the recordings are not
-those that were heard. Or *contradicted*: the automatic ear (``identity.json``) says the
+those that were heard. Or *contradicted*: the similarity check (``identity.json``) says the
 opposite. What is not known on either side marks nothing.
 """
 
@@ -121,7 +121,7 @@ def _contradiction(run: Run, validated: bool) -> list[str]:
     said = "that they diverge" if result == "diverged" else "that they are one"
     reasons = strings(run.get("identity.json", "reasons"))
     return [
-        f"The listener heard {heard}, and the automatic ear says {said} (identity.json).",
+        f"The listener heard {heard}, and the similarity check says {said} (identity.json).",
         *reasons,
     ]
 

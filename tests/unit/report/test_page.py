@@ -120,7 +120,7 @@ def _verdict() -> Json:
         "ratings": {"n": 10, "passes": 1, "means": {}, "differences": {STANDBY: -1.0}},
         "evidence": _weighed(),
         "warnings": ["Two bad voices are not a validated one."],
-        "human": {"state": "contradicted", "why": ["The automatic ear says that they diverge."]},
+        "human": {"state": "contradicted", "why": ["The similarity check says that they diverge."]},
         "timing": {
             "total_s": 242.0,
             "busy_s": 168.0,
