@@ -20,10 +20,7 @@ from understudy.common.process import start_of
 def me() -> dict[str, str]:
     """Return the identity of the play, for a claim."""
     pid, node = os.getppid(), platform.node()
-    return {
-        "id": f"{node}/{pid}/{start_of(pid)}",
-        "who": f"{getpass.getuser()}@{node}",
-    }
+    return {"id": f"{node}/{pid}/{start_of(pid)}", "who": f"{getpass.getuser()}@{node}"}
 
 
 def is_dead(claim: dict[str, Any]) -> bool:

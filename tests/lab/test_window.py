@@ -468,11 +468,7 @@ def test_a_stale_lease_is_finished_by_the_next_bench(reports: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "state"),
-    [
-        pytest.param("stop", "exited", marks=STOPPED),
-        ("pause", "paused"),
-    ],
+    ("command", "state"), [pytest.param("stop", "exited", marks=STOPPED), ("pause", "paused")]
 )
 def test_what_was_not_running_is_not_started(reports: Path, command: str, state: str) -> None:
     inside("titan", f"docker {command} vllm-gemma4")

@@ -142,12 +142,7 @@ class FakeVoice:
         return path.name in {name for name, _ in self.references}
 
     def speak(
-        self,
-        text: str,
-        *,
-        seed: int,
-        tuning: object,
-        should_stop: Callable[[], bool] | None = None,
+        self, text: str, *, seed: int, tuning: object, should_stop: Callable[[], bool] | None = None
     ) -> Synthesis:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

@@ -24,10 +24,7 @@ LAYERS = (
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 #: What lies outside the package, and which imports it must not have.
-FORBIDDEN = {
-    "src": ("ansible", "library", "action_plugins"),
-    "module_utils": ("understudy",),
-}
+FORBIDDEN = {"src": ("ansible", "library", "action_plugins"), "module_utils": ("understudy",)}
 
 
 class Import(NamedTuple):

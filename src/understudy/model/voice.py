@@ -195,12 +195,7 @@ class Voice:
         return kept
 
     def speak(
-        self,
-        text: str,
-        *,
-        seed: int,
-        tuning: Tuning,
-        should_stop: Callable[[], bool] | None = None,
+        self, text: str, *, seed: int, tuning: Tuning, should_stop: Callable[[], bool] | None = None
     ) -> Synthesis:
         """Synthesise one utterance with the current voice.
 

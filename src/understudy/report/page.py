@@ -99,11 +99,7 @@ GUARD_DECISIONS = {
 }
 
 #: How scores were given, by the kind of their source; a sheet may come from anywhere.
-GIVEN = {
-    "sheet": "in a sheet",
-    "page": "blind, on the page",
-    "terminal": "blind, in a terminal",
-}
+GIVEN = {"sheet": "in a sheet", "page": "blind, on the page", "terminal": "blind, in a terminal"}
 
 SPLIT = (
     ("install", "Install"),

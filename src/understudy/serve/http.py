@@ -29,12 +29,7 @@ from understudy.serve.auth import AuthMiddleware
 from understudy.serve.config import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
 from understudy.serve.jobs import Unavailable
 from understudy.serve.metrics import Metrics
-from understudy.serve.requests import (
-    OpenAIRefusal,
-    OpenAISpeechRequest,
-    SpeechRequest,
-    refusal,
-)
+from understudy.serve.requests import OpenAIRefusal, OpenAISpeechRequest, SpeechRequest, refusal
 from understudy.serve.synthesis import LoadedVoice
 from understudy.serve.worker import VoiceWorker
 

@@ -22,13 +22,7 @@ from understudy.serve.canary import fresh_sentence
 from understudy.serve.config import ServerConfig
 from understudy.serve.jobs import Job, JobQueue, Unavailable
 from understudy.serve.metrics import Metrics
-from understudy.serve.synthesis import (
-    LoadedVoice,
-    ModelError,
-    NoSpeech,
-    TextSynthesizer,
-    one_line,
-)
+from understudy.serve.synthesis import LoadedVoice, ModelError, NoSpeech, TextSynthesizer, one_line
 from understudy.serve.voice_files import VoiceFiles
 
 #: So many of the last texts may need another seed before the voice is degraded.

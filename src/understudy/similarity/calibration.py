@@ -225,11 +225,7 @@ def run(config: Mapping[str, Any], progress: Progress | None = None) -> dict[str
         "takes": len(directories),
         "utterances": utterances,
         "sample_rate_hz": rate,
-        "identity": {
-            **subject(config),
-            "code": code(),
-            "embedders": meter.embedders.hashes,
-        },
+        "identity": {**subject(config), "code": code(), "embedders": meter.embedders.hashes},
         **document,
         "missing": missing,
     }

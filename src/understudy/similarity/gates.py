@@ -125,10 +125,7 @@ def gates(
         f"{100 * (1 - each):.2f} % quantile, so that all measures together refuse "
         f"{100 * alpha:.0f} % of runs of the same voice, widened for the number of takes",
         "joint": joint
-        | {
-            "refused": refused,
-            "separates": refused is not None and refused >= POWER,
-        },
+        | {"refused": refused, "separates": refused is not None and refused >= POWER},
         "measures": measures,
         "others": sets,
         "notes": _notes(measures, refused, impostors),

@@ -11,12 +11,7 @@ from understudy.verdict import ratings, scoring
 
 GIB = 1024**3
 #: The package of Debian and Ubuntu that has a command, where its name is another.
-PACKAGES = {
-    "env": "coreutils",
-    "flock": "util-linux",
-    "tail": "coreutils",
-    "timeout": "coreutils",
-}
+PACKAGES = {"env": "coreutils", "flock": "util-linux", "tail": "coreutils", "timeout": "coreutils"}
 
 
 def check(

@@ -73,11 +73,7 @@ def _is_pass(value: Any) -> bool:
 
 
 def examine(
-    sheet: Iterable[Row],
-    *,
-    utterances: Sequence[str],
-    hosts: Sequence[str],
-    passes: bool = False,
+    sheet: Iterable[Row], *, utterances: Sequence[str], hosts: Sequence[str], passes: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Check the rows of a sheet.
 

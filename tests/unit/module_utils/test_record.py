@@ -99,9 +99,7 @@ def test_what_comes_after_the_end_does_not_move_it(directory: Path) -> None:
     assert update(directory, more=1)["finished_at"] == "2026-11-22T03:15:00Z"
 
 
-def test_writers_at_the_same_time_lose_nothing_and_readers_see_whole_files(
-    directory: Path,
-) -> None:
+def test_writers_at_the_same_time_lose_nothing_and_readers_see_whole_files(directory: Path) -> None:
     update(directory)
     path, seen, done = directory / "llm.json", [], threading.Event()
 

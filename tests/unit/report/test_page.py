@@ -75,12 +75,7 @@ def _verdict() -> Json:
             )
         ],
         "questions": [
-            {
-                "id": number,
-                "question": question,
-                "answer": answer,
-                "evidence": "Seen in this run.",
-            }
+            {"id": number, "question": question, "answer": answer, "evidence": "Seen in this run."}
             for number, (question, answer) in enumerate(
                 [
                     (

@@ -217,7 +217,7 @@ def fuzz_all(at):
     checks = schemathesis.checks
     left_out = [
         # What is no word or not the name of a voice cannot be said in a schema.
-        checks.CHECKS.get_one("positive_data_acceptance"),
+        checks.CHECKS.get_one("positive_data_acceptance")
     ]
     asked = set()
     for result in schema.get_all_operations():

@@ -29,8 +29,20 @@ def at(voice, tmp_path_factory):
         yield url
 
 
+CLIENTS = []
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Close the connections of every client that a test made."""
+    yield
+    while CLIENTS:
+        CLIENTS.pop().close()
+
+
 def client(at, key=TOKEN):
-    return openai.OpenAI(base_url=f"{at}/v1", api_key=key, max_retries=0, timeout=10)
+    CLIENTS.append(openai.OpenAI(base_url=f"{at}/v1", api_key=key, max_retries=0, timeout=10))
+    return CLIENTS[-1]
 
 
 def speech(at, **changes):

@@ -39,7 +39,7 @@ FACTS = {
             "compute_capability": "12.1",
             "memory_total_bytes": None,
             "memory_note": "shared",
-        },
+        }
     ],
 }
 
