@@ -91,8 +91,9 @@ class Bench:
 
     def _read(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
-            self.output += line
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.output += line
 
     def reach(self, words: str, then_s: float = 0.0, within: float = 240) -> None:
         """Wait until the bench has said something."""
