@@ -17,22 +17,10 @@ from understudy.common.errors import brief, describe
 from understudy.common.jsonio import read_json, utc_now, write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
+from understudy.model.environment import PACKAGES
 from understudy.model.types import Synthesis, Tuning
 from understudy.model.voice import Voice
 from understudy.model.weights import MANIFEST
-
-PACKAGES = (
-    "chatterbox-tts",
-    "torch",
-    "torchaudio",
-    "transformers",
-    "diffusers",
-    "numpy",
-    "librosa",
-    "s3tokenizer",
-    "resemble-perth",
-    "safetensors",
-)
 
 
 def run(config: dict[str, Any], result_path: Path, progress: Progress) -> dict[str, Any]:
