@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ if str(PROJECT / "module_utils") not in ansible.module_utils.__path__:
 from ansible.module_utils.understudy import record  # noqa: E402
 
 from understudy.common import process  # noqa: E402
+from understudy.common.times import new_run_id  # noqa: E402
 from understudy.failover import decide  # noqa: E402
 
 #: What the module of this name documents.
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
         facts = {"began": since, "evidence": known, "dir": ""}
         if self._task.check_mode:
             return {"switch": facts}
-        run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%SZ")  # noqa: UP017
+        run_id = new_run_id()
         path = reports / "switches" / run_id
         document = record.header(run_id, "switch", None) | {
             "command": args["command"],

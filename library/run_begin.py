@@ -60,10 +60,11 @@ git_commit:
 
 import os
 import platform
-from datetime import UTC, datetime
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import record
+
+from understudy.common.times import new_run_id
 
 
 def git_commit(module: AnsibleModule, project_dir: str) -> str | None:
@@ -84,7 +85,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     reports_dir = os.path.abspath(module.params["reports_dir"])
-    run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%SZ")
+    run_id = new_run_id()
     run_dir = os.path.join(reports_dir, run_id)
     try:
         commit = git_commit(module, module.params["project_dir"])

@@ -120,24 +120,27 @@ class Installer:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         options = ["--system-site-packages"] if self.system_site_packages else []
         self._run([self.python, "-m", "venv", *options, path], "making the environment")
-        pip = [
-            os.path.join(path, "bin", "python"),
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--no-input",
-            "--no-deps",
-        ]
         reports = []
         if self.torch_requirement:
             reports.append(os.path.join(path, "report-torch.json"))
-            command = [*pip, "--report", reports[-1], *self.torch_args, self.torch_requirement]
-            self._run(command, f"installing {self.torch_requirement}")
+            self._pip(
+                path,
+                "--report",
+                reports[-1],
+                *self.torch_args,
+                self.torch_requirement,
+                what=self.torch_requirement,
+            )
         reports.append(os.path.join(path, "report-lock.json"))
-        command = [*pip, "--require-hashes", "--report", reports[-1], "-r", self.lock]
-        self._run(command, f"installing {os.path.basename(self.lock)}")
+        self._pip(
+            path,
+            "--require-hashes",
+            "--report",
+            reports[-1],
+            "-r",
+            self.lock,
+            what=os.path.basename(self.lock),
+        )
         if not self.torchaudio_native:
             for file in glob.glob(
                 os.path.join(path, "lib/python*/site-packages/torchaudio/lib/*.so")
@@ -169,25 +172,16 @@ class Installer:
             with open(marker, encoding="ascii") as file:
                 if file.read().strip() == wanted:
                     return False
-        self._run(
-            [
-                os.path.join(path, "bin", "python"),
-                "-m",
-                "pip",
-                "--disable-pip-version-check",
-                "install",
-                "--quiet",
-                "--no-input",
-                "--no-deps",
-                "--no-index",
-                "--force-reinstall",
-                wheel,
-            ],
-            "installing understudy",
-        )
+        self._pip(path, "--no-index", "--force-reinstall", wheel, what="understudy")
         with open(marker, "w", encoding="ascii") as file:
             file.write(wanted + "\n")
         return True
+
+    def _pip(self, path: str, *arguments: str, what: str) -> None:
+        """Install into an environment just what the arguments name."""
+        pip = [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check"]
+        options = ["--quiet", "--no-input", "--no-deps"]
+        self._run([*pip, "install", *options, *arguments], f"installing {what}")
 
     def _run(self, command: list[str], doing: str) -> str:
         left = self._deadline - time.monotonic()

@@ -13,9 +13,10 @@ from typing import Any
 
 from understudy.audio import pcm, speech_check
 from understudy.audio.attempt import MAX_RETRIES, Attempt, speak_checked
-from understudy.common.jsonio import utc_now, write_json
+from understudy.common.jsonio import write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
+from understudy.common.times import utc_now
 from understudy.model.types import Tuning
 from understudy.serve.canary import fresh_sentence
 from understudy.serve.client import SpeechReply, VoiceClient, VoiceServerError, read_token

@@ -41,15 +41,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     }
     smoke = result["smoke"]
     try:
-        voice = Voice.load(
-            Path(config["weights_dir"]).expanduser(),
-            config["device"],
-            stft_patch=config["stft_patch"],
-            token_cap=config["token_cap"],
-            threads=config["threads"],
-            trust_prepared=False,
-            fast_load=config.get("fast_load", True),
-        )
+        voice = Voice.from_config(config, trust_prepared=False)
         result["import_ok"] = True
         result["busy"] += voice.info["busy"]
         tuning, reference = Tuning(**config["tuning"]), Path(config["voice"]).expanduser()

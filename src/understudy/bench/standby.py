@@ -14,9 +14,10 @@ from understudy.audio import pcm
 from understudy.audio.attempt import MAX_RETRIES, RETRY_SEED_STEP, Attempt, speak_checked
 from understudy.bench import memory
 from understudy.common.errors import brief, describe
-from understudy.common.jsonio import read_json, utc_now, write_json
+from understudy.common.jsonio import read_json, write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
+from understudy.common.times import utc_now
 from understudy.model.environment import PACKAGES
 from understudy.model.types import Synthesis, Tuning
 from understudy.model.voice import Voice
@@ -108,15 +109,7 @@ class _Bench:
     def measure(self, out_dir: Path) -> None:
         config, result = self._config, self._result
         self._say("load", 0, 0, "loading the model")
-        voice = Voice.load(
-            Path(config["weights_dir"]).expanduser(),
-            config["device"],
-            stft_patch=config["stft_patch"],
-            token_cap=config["token_cap"],
-            threads=config["threads"],
-            trust_prepared=False,
-            fast_load=config.get("fast_load", True),
-        )
+        voice = Voice.from_config(config, trust_prepared=False)
         began = time.time()
         self.trying = "preparing the reference voice"
         voice.use_reference(Path(config["voice"]).expanduser(), self._tuning.exaggeration)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,6 @@ from understudy.common.files import atomic
 
 class JsonError(ValueError):
     """A JSON file that cannot be read; the message names the path and the position."""
-
-
-def utc_text(time: datetime) -> str:
-    """Return a time as it stands in every file: ISO 8601, UTC, whole seconds, ``Z``."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def utc_now() -> str:
-    """Return the current time as it stands in every file."""
-    return utc_text(datetime.now(UTC))
 
 
 def json_text(document: Mapping[str, Any]) -> str:

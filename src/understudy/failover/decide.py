@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from understudy.common.jsonio import read_json
+from understudy.common.times import run_began
 
 FAILOVER, FAILBACK = "failover.yml", "failback.yml"
 
@@ -32,7 +32,7 @@ def evidence(reports: str, days: float, now: float | None = None) -> dict[str, A
     try:
         found = read_json(Path(reports, "latest", "verdict.json"))
         run_id, verdict = found["run_id"], found["verdict"]
-        then = datetime.strptime(run_id, "%Y%m%d-%H%M%SZ").replace(tzinfo=UTC)
+        then = run_began(run_id)
     except (ValueError, KeyError, TypeError):
         missing = "no run has a verdict: nobody has shown that the standby sounds like the primary"
         return {**known, "warning": missing}

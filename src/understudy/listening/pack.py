@@ -25,7 +25,8 @@ from understudy.audio import loudness, pcm, speech_check, telephone
 from understudy.audio.loudness import Levelled
 from understudy.audio.pcm import AudioError, Samples
 from understudy.audio.speech_check import Limits
-from understudy.common.jsonio import utc_now, write_json
+from understudy.common.jsonio import write_json
+from understudy.common.times import utc_now
 from understudy.listening import session
 from understudy.listening.recordings import Recordings
 from understudy.listening.session import HOME, ListeningError

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.files import atomic
-from understudy.common.jsonio import JsonError, read_json, utc_now
+from understudy.common.jsonio import JsonError, read_json
+from understudy.common.times import utc_now
 
 HOME = "listening"
 SCHEMA_VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,24 @@ class Voice:
         self._trust_prepared = False
         self._conditions: dict[str, Any] = {}
         self._watch_sampling()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, trust_prepared: bool = True) -> Voice:
+        """Load as the config of a job or of the server says; see `load`.
+
+        Args:
+            config: weights_dir, device, stft_patch, token_cap, threads; fast_load may be missing.
+            trust_prepared: see `load`.
+        """
+        return cls.load(
+            Path(config["weights_dir"]).expanduser(),
+            config["device"],
+            stft_patch=config["stft_patch"],
+            token_cap=config["token_cap"],
+            threads=config["threads"],
+            trust_prepared=trust_prepared,
+            fast_load=config.get("fast_load", True),
+        )
 
     @classmethod
     def load(

@@ -28,7 +28,8 @@ from understudy.serve.synthesis import LoadedVoice
 from understudy.serve.voice_files import find_voice
 from understudy.serve.worker import VoiceWorker
 
-TICK_S = 0.5
+#: Seconds between two reports to systemd, and how long the synthesis thread may take to end.
+TICK_S, THREAD_END_S = 0.5, 5.0
 
 log = logging.getLogger("understudy.server")
 
@@ -85,7 +86,7 @@ def _serve(
     )
     worker.on_fatal = server.end
     server.run(sockets=[sock])
-    worker.stop(wait_s=5.0)
+    worker.stop(wait_s=THREAD_END_S)
     status = 0
     if worker.fatal:
         status = _give_up(
@@ -187,14 +188,7 @@ def load_voice(config: ServerConfig) -> LoadedVoice:
     """Return the real model, loaded from the config's weights."""
     from understudy.model import voice
 
-    return voice.Voice.load(
-        config.weights_dir,
-        config.device,
-        stft_patch=config.stft_patch,
-        token_cap=config.token_cap,
-        threads=config.threads,
-        fast_load=config.fast_load,
-    )
+    return voice.Voice.from_config(dict(config))
 
 
 def _give_up(reason: str) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy import __version__
-from understudy.common.jsonio import utc_now
+from understudy.common.times import utc_now
 from understudy.model.types import Stopped, Synthesis, Tuning
 from understudy.serve.canary import fresh_sentence
 from understudy.serve.config import ServerConfig

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from understudy import __version__
-from understudy.common.jsonio import JsonError, read_json, utc_now
+from understudy.common.jsonio import JsonError, read_json
 from understudy.common.progress import Progress
+from understudy.common.times import utc_now
 from understudy.model.weights import MANIFEST
 from understudy.similarity.gates import ALPHA, RUNS, CalibrationError, gates
 from understudy.similarity.measures import EMBEDDERS, Side, VoiceMeter

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from understudy.common.jsonio import JsonError, read_json, utc_now
+from understudy.common.jsonio import JsonError, read_json
+from understudy.common.times import utc_now
 from understudy.similarity import calibration
 from understudy.similarity.facts import side_by_side
 from understudy.similarity.measures import (

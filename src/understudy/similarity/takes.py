@@ -35,15 +35,8 @@ def make(config: Mapping[str, Any], progress: Progress) -> None:
     target = Path(config["takes_dir"]).expanduser()
     if target.exists():
         raise ValueError(f"{target} is there already; takes of two voices must not mix: remove it")
-    voice = Voice.load(
-        Path(config["weights_dir"]).expanduser(),
-        work["device"],
-        stft_patch=work["stft_patch"],
-        token_cap=work["token_cap"],
-        threads=work["threads"],
-        trust_prepared=False,
-        fast_load=work.get("fast_load", True),
-    )
+    given = work | {"weights_dir": config["weights_dir"]}
+    voice = Voice.from_config(given, trust_prepared=False)
 
     def speak(name: str, directory: Path, count: int) -> None:
         for take in range(count):

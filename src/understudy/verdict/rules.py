@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from understudy.common.jsonio import utc_text
+from understudy.common.times import utc_text
 from understudy.verdict import scoring
 from understudy.verdict.checks import phase_checks, rating_checks, window_checks
 from understudy.verdict.criteria import criteria

@@ -430,6 +430,7 @@ class Process:
             import numpy as np
             from loopback import FakeVoice
             from understudy.serve import process, worker
+            process.THREAD_END_S = 0.5
             {before}
             sys.exit(process.run(json.loads(sys.argv[1]), {load}))
         """)
@@ -493,7 +494,7 @@ def test_run_serves_from_the_start_and_ends_when_told(voices, tmp_path, sig):
 
 
 def test_a_sigterm_lets_what_was_accepted_finish(voices, tmp_path):
-    slow = "worker.FakeVoice = FakeVoice; FakeVoice._take_time = lambda s, _: time.sleep(0.8)"
+    slow = "worker.FakeVoice = FakeVoice; FakeVoice._take_time = lambda s, _: time.sleep(0.4)"
     document = config(voices, port=free_port())
     with Process(document, tmp_path, before=f"import time; {slow}") as server_:
         server_.wait_for("READY=1")
