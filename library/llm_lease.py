@@ -21,12 +21,13 @@ options:
     description:
       - V(seen) looks.
       - V(settled) also waits until a window that has ended is closed; one that is held is left.
+      - V(installed) writes the keeper's program into O(home).
       - V(armed) writes a lease and returns when a keeper watches it; fails if there is a window.
       - V(renewed) gives O(lease) its whole time to live again; fails if it has ended.
       - V(answered) ends the lease and waits until the LLM has given a completion.
       - V(closed) ends the lease and waits until the keeper has seen the LLM stay up.
     type: str
-    choices: [seen, settled, armed, renewed, answered, closed]
+    choices: [seen, settled, installed, armed, renewed, answered, closed]
     default: seen
   lease:
     description: Id of the lease that is meant; left out, V(answered) and V(closed) take any.
@@ -84,6 +85,10 @@ options:
         description: After how many seconds an LLM that gives no completion is called silent.
         type: float
         required: true
+      stay_s:
+        description: So long it must stay up after its first completion, in seconds.
+        type: float
+        default: 10
   keeper_command:
     description: The command that starts the keeper's service, as a list.
     type: list
@@ -130,6 +135,10 @@ report:
       O(lease) and without a window, about the last one.
   returned: when there is such a record
   type: dict
+busy:
+  description: The time from the LLM's start to its first completion, as a row of C(busy).
+  returned: always
+  type: list
 story:
   description: The same in sentences.
   returned: always
@@ -145,12 +154,16 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.understudy import clock, llm, window
 from ansible.module_utils.understudy import keeper as keepers
 from ansible.module_utils.understudy import lease as leases
 
+#: What the keeper consists of on the LLM's host; the last one is the program.
+PROGRAM = (clock, llm, leases, keepers, window)
 #: How long a keeper may take to be there, in seconds.
 KEEPER_S = 20.0
 
@@ -169,6 +182,24 @@ class LeaseModule:
         self.window = leases.Window(self.p["home"])
         if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
             os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+
+    def install(self) -> bool:
+        """Write the keeper's program, which this module was sent with; return what changed."""
+        home, changed = Path(self.window.home), False
+        if not home.is_dir():
+            changed = True
+            if not self.module.check_mode:
+                home.mkdir(mode=0o700, parents=True)
+        for part in PROGRAM:
+            file = home / f"{part.__name__.rpartition('.')[2]}.py"
+            source = part.__loader__.get_source(part.__name__)
+            if not file.exists() or file.read_text(encoding="utf-8") != source:
+                changed = True
+                if not self.module.check_mode:
+                    new = file.with_suffix(".new")
+                    new.write_text(source, encoding="utf-8")
+                    self.module.atomic_move(str(new), str(file))
+        return changed
 
     def look(self) -> dict[str, Any]:
         found: dict[str, Any] = self.window.look()
@@ -250,6 +281,14 @@ class LeaseModule:
             time.sleep(0.25)
 
 
+def loading(report: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the time that the LLM loaded its model, in Unix seconds; empty if it was up."""
+    if not report or not report.get("attempts") or not report.get("answered_at"):
+        return []
+    end = clock.unix(report["answered_at"])
+    return [{"what": "model_load", "start": end - report["back_after_s"], "end": end}]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -257,7 +296,15 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "default": "seen",
-                "choices": ["seen", "settled", "armed", "renewed", "answered", "closed"],
+                "choices": [
+                    "seen",
+                    "settled",
+                    "installed",
+                    "armed",
+                    "renewed",
+                    "answered",
+                    "closed",
+                ],
             },
             "lease": {"type": "str"},
             "run_id": {"type": "str"},
@@ -274,6 +321,7 @@ def main() -> None:
                     "resume_command": {"type": "list", "elements": "str", "required": True},
                     "running": {"type": "bool", "required": True},
                     "ready_timeout_s": {"type": "float", "required": True},
+                    "stay_s": {"type": "float", "default": 10},
                 },
             },
             "keeper_command": {"type": "list", "elements": "str", "default": []},
@@ -289,7 +337,9 @@ def main() -> None:
     asked = LeaseModule(module)
     state, changed, lease_id = module.params["state"], False, module.params["lease"]
     try:
-        if state != "seen" and not module.check_mode:
+        if state == "installed":
+            changed = asked.install()
+        elif state != "seen" and not module.check_mode:
             if state == "armed":
                 lease_id, changed = asked.arm()["id"], True
             elif state == "renewed":
@@ -314,7 +364,9 @@ def main() -> None:
             said += f" {leases.story(found['keeper'])}"
     else:
         said = story if changed else "No window was open."
-    module.exit_json(changed=changed, window=found, report=report, story=story, said=said)
+    module.exit_json(
+        changed=changed, window=found, report=report, busy=loading(report), story=story, said=said
+    )
 
 
 if __name__ == "__main__":

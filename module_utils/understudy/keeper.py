@@ -28,8 +28,6 @@ except ImportError:  # beside the program on the LLM's host
 INSIDE, PAUSING = "UNDERSTUDY_WINDOW", "UNDERSTUDY_WINDOW_PAUSE"
 #: Seconds between two looks of the keeper.
 LOOK_S = 1.0
-#: The LLM must stay up for so long after its first answer: a stop that was under way takes 10 s.
-STAY_S = 10.0
 #: Between two tries to start it, growing; and the longest that one command may take.
 RETRY_S, RETRY_MAX_S, COMMAND_S = 1.0, 15.0, 180.0
 #: Seconds between SIGTERM and SIGKILL, and how long a pause that is under way is waited for.
@@ -191,7 +189,7 @@ class Keeper:
 
     def _stays(self) -> bool:
         """See that the LLM stays up: a stop that was under way may still hit it."""
-        until = time.monotonic() + STAY_S
+        until = time.monotonic() + self.service.get("stay_s", 10.0)  # older leases lack it
         while time.monotonic() < until:
             self._pause(LOOK_S)
             running, state = self.running()

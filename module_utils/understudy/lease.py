@@ -188,7 +188,7 @@ class Window:
             holder: shown to others who are refused: ``user@control node``.
             ttl_s: how long the lease lasts without being renewed, in seconds.
             service: ``url``, ``model``, ``state_command``, ``running_regex``, ``resume_command``,
-                ``running`` (as it was found) and ``ready_timeout_s``.
+                ``running`` (as it was found), ``ready_timeout_s`` and ``stay_s``.
 
         Returns:
             The lease.

@@ -24,7 +24,6 @@ MARK = "UNDERSTUDY_TEST"
 #: The keeper's times, for tests.
 QUICK = {
     "LOOK_S": 0.03,
-    "STAY_S": 0.1,
     "RETRY_S": 0.03,
     "RETRY_MAX_S": 0.1,
     "COMMAND_S": 10.0,
@@ -188,6 +187,7 @@ class Service:
             "resume_command": self.command("start"),
             "running": True,
             "ready_timeout_s": 30,
+            "stay_s": 0.1,
         } | changes
 
 

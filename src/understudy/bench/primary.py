@@ -88,11 +88,11 @@ def probe(config: Mapping[str, Any]) -> dict[str, Any]:
         config: as for `run`, without utterances and directories.
 
     Returns:
-        ``{url, healthy, health, spoke, wall_s, audio}`` as in ``preflight.json``, and
+        ``{url, healthy, health, spoke, wall_s, audio, busy}`` as in ``preflight.json``, and
         ``problems``: ``{seen, next}`` for everything that is wrong; none when healthy.
     """
     found: dict[str, Any] = {"url": config["url"], "healthy": False, "health": None}
-    found |= {"spoke": False, "wall_s": None, "audio": None, "problems": []}
+    found |= {"spoke": False, "wall_s": None, "audio": None, "problems": [], "busy": []}
     problems: list[dict[str, str]] = found["problems"]
 
     def add(error: VoiceServerError) -> None:
@@ -110,12 +110,14 @@ def probe(config: Mapping[str, Any]) -> dict[str, Any]:
             add(error)
             if not error.reached:
                 return found
-        text = fresh_sentence()
+        text, began = fresh_sentence(), time.time()
         try:
             spoken = server.speak(text, config["reference_audio"], tuning)
         except VoiceServerError as error:
             add(error)
             return found
+        finally:
+            found["busy"] = [{"what": "synthesis", "start": began, "end": time.time()}]
     found["wall_s"] = spoken.wall_s
     found["audio"] = speech_check.check(spoken.samples, spoken.rate, text=text)
     found["spoke"] = not found["audio"]["problems"]

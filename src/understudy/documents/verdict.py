@@ -165,6 +165,7 @@ class Split(Document):
     model_load: Measure
     synthesis: Measure
     llm_probe: Measure
+    comparison: Measure = 0  # missing in runs of earlier versions
     other: Measure | None
 
 

@@ -106,6 +106,7 @@ SPLIT = (
     ("model_load", "Model loading"),
     ("synthesis", "Synthesis"),
     ("llm_probe", "LLM probing"),
+    ("comparison", "Comparing the voices"),
     ("other", "Everything else"),
 )
 

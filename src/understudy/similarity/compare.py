@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from understudy.common import process
 from understudy.common.jsonio import JsonError, read_json
 from understudy.common.times import utc_now
 from understudy.similarity import calibration
@@ -65,7 +68,7 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: recordings are missing or not to be used, or a file cannot be read. The
             message names the file, what was seen and what is expected.
     """
-    started = utc_now()
+    started, began = utc_now(), process.started_at(os.getpid())  # what it imports is part of it
     host, primary = config["host"], config["primary"]
     run_dir = Path(config["run_dir"]).expanduser() if config.get("run_dir") else None
     bench = _document(run_dir, f"bench-{host}.json")
@@ -107,6 +110,7 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
         "started_at": started,
         "finished_at": utc_now(),
         "error": None,
+        "busy": [{"what": "comparison", "start": began, "end": time.time()}],
         "primary": primary,
         "result": result,
         "reasons": reasons,

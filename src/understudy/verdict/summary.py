@@ -37,6 +37,7 @@ def _time(timing: Mapping[str, Any]) -> list[str]:
             ("model_load", "loading models"),
             ("synthesis", "speaking"),
             ("llm_probe", "asking the LLM"),
+            ("comparison", "comparing the voices"),
         )
         if parts.get(key)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy.verdict.run_directory import Run, number, rows, seconds
 
-KINDS = ("install", "model_load", "synthesis", "llm_probe")
+KINDS = ("install", "model_load", "synthesis", "llm_probe", "comparison")
 
 Interval = tuple[float, float]
 

@@ -23,7 +23,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.testing import patch_module_args
 from ansible.module_utils.understudy import keeper as keeper_module
 from ansible.module_utils.understudy import lease as leases
-from llm_service import HOLDER, MARK, PROGRAM, QUICK, RUN, Service, end_all, events, install
+from llm_service import HOLDER, MARK, PROGRAM, QUICK, RUN, SOURCE, Service, end_all, events, install
 from loopback import free_port
 from waiting import until
 
@@ -140,6 +140,25 @@ def left(home: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in home.iterdir() if path.is_file()}
 
 
+# Installing
+
+
+def test_installed_brings_what_the_keeper_consists_of(call: Call, tmp_path: Path) -> None:
+    home = tmp_path / "new/window"
+    assert call("installed", home=str(home), check=True)["changed"] is True
+    assert not home.exists()
+    assert call("installed", home=str(home))["changed"] is True
+    assert left(home) == {name: (SOURCE / name).read_bytes() for name in PROGRAM}
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert call("installed", home=str(home))["changed"] is False
+    (home / "lease.py").write_text("an older version\n")
+    (home / "keeper.json").write_text("{}\n")
+    assert call("installed", home=str(home))["changed"] is True
+    assert left(home) == {name: (SOURCE / name).read_bytes() for name in PROGRAM} | {
+        "keeper.json": b"{}\n"
+    }
+
+
 # Arming
 
 
@@ -243,14 +262,17 @@ def test_renewed_fails_after_the_end(call: Call, service: Service) -> None:
 def test_answered_does_not_wait_for_the_llm_to_stay(
     call: Call, home: Path, service: Service
 ) -> None:
-    install(home, STAY_S=60)
-    lease = call("armed", **armed(service))["window"]["lease"]
+    lease = call("armed", **armed(service, service=service.described(stay_s=60)))["window"]["lease"]
     result = call("answered", lease=lease["id"], holder=SELF)
     assert result["changed"] is True
     assert (result["window"]["state"], result["report"]["phase"]) == ("ending", "answered")
     assert (result["report"]["reason"], result["report"]["by"]) == ("released", SELF)
     assert result["said"].endswith(result["story"])
     assert "The LLM was started (1x) and answered " in result["said"]
+    [row] = result["busy"]
+    assert row["what"] == "model_load"
+    assert row["end"] - row["start"] == pytest.approx(result["report"]["back_after_s"])
+    assert abs(time.time() - row["end"]) < 30
     assert result["said"].endswith("The keeper is seeing it stay up.")
     assert service.running
 
@@ -411,7 +433,7 @@ def test_a_last_record_that_is_damaged(
 
 
 BAD = [
-    ({"state": "opened"}, "value of state must be one of: seen, settled, armed"),
+    ({"state": "opened"}, "value of state must be one of: seen, settled, installed, armed"),
     ({"state": "armed"}, "state is armed but all of the following are missing: run_id, holder, "),
     ({"state": "renewed"}, "state is renewed but all of the following are missing: lease"),
     ({"state": "seen", "ttl_s": "long"}, "'ttl_s' is of type str and we were unable to convert"),

@@ -265,7 +265,10 @@ def probe(fake, **changes):
     found = primary.probe(
         config(fake if isinstance(fake, str) else fake.url, "/nowhere", **changes)
     )
-    problems = found.pop("problems")
+    problems, busy = found.pop("problems"), found.pop("busy")
+    asked = found["spoke"] or found["wall_s"] or any("for speech" in p["seen"] for p in problems)
+    assert [row["what"] for row in busy] == (["synthesis"] if asked else [])
+    assert all(0 <= row["end"] - row["start"] < 60 for row in busy)
     assert list(found) == ["url", "healthy", "health", "spoke", "wall_s", "audio"]
     assert found["healthy"] is (not problems)
     assert all(set(p) == {"seen", "next"} and p["seen"] and p["next"] for p in problems)

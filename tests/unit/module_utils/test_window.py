@@ -839,11 +839,10 @@ def test_an_llm_that_never_answers_is_named_and_not_given_up(
 
 
 def test_an_llm_that_goes_down_again_is_started_again(
-    window: Window, service: Service, keep: Keep, monkeypatch: pytest.MonkeyPatch
+    window: Window, service: Service, keep: Keep
 ) -> None:
-    monkeypatch.setattr(keeper_module, "STAY_S", 0.5)
     service.set("down_after", "0.4")
-    arm(window, service)
+    arm(window, service, stay_s=0.5)
     window.release("ann@desk")
     assert keep().result(10) == 0
     last = window.last()

@@ -124,6 +124,7 @@ def _verdict() -> Json:
                 "model_load": 38.2,
                 "synthesis": 104.1,
                 "llm_probe": 25.7,
+                "comparison": 5.1,
                 "other": 12.6,
             },
             "ratio": 1.055,

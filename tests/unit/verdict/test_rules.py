@@ -876,6 +876,7 @@ def test_where_the_time_went() -> None:
             "model_load": 20.0,
             "synthesis": 160.0,
             "llm_probe": 10.0,
+            "comparison": 0.0,
             "other": 210.0,
         },
         "ratio": round(600 / 390, 3),
