@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 REHEARSAL_ARGS ?=
 # More arguments for the lab's pytest: -m 'not long' leaves out what CI does, second cases of something.
 LAB_ARGS ?=
+# Without compiled files every process of a test compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: rehearse rehearsal-up rehearsal-down lab-up lab-down lab-test lab-clean test lint unit control dev locks schemas clean
 
@@ -30,8 +32,9 @@ lint: dev
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production
 
+# More processes than cores: half of the time a test waits for a server or a process.
 unit: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -n 2 tests/unit
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -n 4 --dist worksteal tests/unit
 
 rehearsal-test: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q tests/rehearsal

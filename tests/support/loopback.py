@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import socket
 import threading
@@ -27,6 +28,11 @@ RATE = 24_000
 
 def speechlike(seconds: float, rate: int = RATE, seed: int = 1, level: float = 0.3) -> np.ndarray:
     """A buzz of 130 Hz with noise, in syllables of a quarter of a second; float32 [N]."""
+    return _speechlike(seconds, rate, seed, level).copy()
+
+
+@functools.lru_cache(maxsize=64)
+def _speechlike(seconds: float, rate: int, seed: int, level: float) -> np.ndarray:
     n = round(seconds * rate)
     t = np.arange(n) / rate
     buzz = sum(np.sin(2 * np.pi * 130 * k * t) / k for k in range(1, 12))

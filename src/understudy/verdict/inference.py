@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 #: Points; the margin of the rule, and of equivalence.
 MARGIN = 0.5
@@ -141,7 +141,7 @@ def distribution(true: float, scatter: float, passes: int = 1) -> Scores:
     edges = (places[:-1] + 0.5) / passes
 
     def rounded(width: float) -> Scores:
-        below = stats.norm.cdf(edges, true, width)
+        below = special.ndtr((edges - true) / width)
         return np.diff(below, prepend=0.0, append=1.0)
 
     def excess(width: float) -> float:
