@@ -64,7 +64,7 @@ import platform
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import record
 
-from understudy.common.times import new_run_id
+from understudy.common.times import new_run_id, utc_now
 
 
 def git_commit(module: AnsibleModule, project_dir: str) -> str | None:
@@ -94,7 +94,7 @@ def main() -> None:
     document = {
         "schema_version": record.SCHEMA_VERSION,
         "run_id": run_id,
-        "started_at": record.utc_now(),
+        "started_at": utc_now(),
         "finished_at": None,
         "git_commit": commit,
         **module.params["document"],

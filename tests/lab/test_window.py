@@ -47,6 +47,7 @@ OPTIONS = [
         "gemma_mode=pause",
         "llm_window_lost_s=20",
         "llm_window_warmup=0",
+        "llm_window_stay_s=3",
         "preflight_llm_requests=5",
         "preflight_llm_warmup=0",
         "tts_bench_timeout_s=200",
@@ -62,6 +63,8 @@ ALONE += ["--limit", "titan,localhost"]
 DIES = ["-e", "tts_bench_timeout_s=3"]
 #: A `docker stop` that takes long enough to be hit.
 SLOW_STOP = [
+    "-e",
+    "llm_window_stay_s=10",  # what the stop may hit
     "-e",
     json.dumps(
         {"llm_window_pause_command": ["sh", "-c", "sleep 3; docker stop vllm-gemma4; sleep 3"]}

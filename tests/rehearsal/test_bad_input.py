@@ -179,9 +179,9 @@ def test_bench_that_dies_inside_the_window(reports: Path) -> None:
         "-e",
         "gemma_mode=pause",
         "-e",
-        "tts_bench_timeout_s=15",
+        "tts_bench_timeout_s=5",
         "-e",
-        "tts_baseline_total_timeout_s=15",
+        "tts_baseline_total_timeout_s=5",
     )
     assert played.status != 0
     verdict, bench = played.verdict, played.document("bench-titan.json")
