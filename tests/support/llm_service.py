@@ -30,6 +30,8 @@ QUICK = {
     "TERM_S": 0.2,
     "PAUSE_S": 5.0,
 }
+#: The events of a window that was released, and whose LLM only started after it had failed to.
+AFTER_FAILED_STARTS = ["keeper", "released", "start_failed", "started", "answered", "closed"]
 
 SERVICE = '''
 """A service manager and the LLM behind it; files beside it are switches, `log` says what it did."""

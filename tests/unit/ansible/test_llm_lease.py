@@ -23,7 +23,19 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.testing import patch_module_args
 from ansible.module_utils.understudy import keeper as keeper_module
 from ansible.module_utils.understudy import lease as leases
-from llm_service import HOLDER, MARK, PROGRAM, QUICK, RUN, SOURCE, Service, end_all, events, install
+from llm_service import (
+    AFTER_FAILED_STARTS,
+    HOLDER,
+    MARK,
+    PROGRAM,
+    QUICK,
+    RUN,
+    SOURCE,
+    Service,
+    end_all,
+    events,
+    install,
+)
 from loopback import free_port
 from waiting import until
 
@@ -546,14 +558,7 @@ def test_every_event_is_shown_once_and_when_it_comes(
     assert len(act.asked) > 3
     assert {args.get("wait_s") for args in act.asked[1:]} == {0.2}
     assert Shown.lines == as_shown(window.last())
-    assert [line.split()[1].rstrip(":") for line in Shown.lines] == [
-        "keeper",
-        "released",
-        "start_failed",
-        "started",
-        "answered",
-        "closed",
-    ]
+    assert [line.split()[1].rstrip(":") for line in Shown.lines] == AFTER_FAILED_STARTS
 
 
 def test_after_its_time_it_tells_what_was_seen(
