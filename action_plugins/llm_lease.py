@@ -56,6 +56,8 @@ class ActionModule(ActionBase):
             changed = result["changed"] = changed or result["changed"]
             if waits and changed:
                 self._show(result, shown, args)
+                if not result["window"]["lease"]:  # closed by now, maybe between two calls
+                    result["said"] = result["story"]
             if marker:
                 self._watch_play(marker, args, result)
             if not ending or self._done(args, result) or time.monotonic() >= deadline:
@@ -98,7 +100,7 @@ class ActionModule(ActionBase):
                 )
                 return result
             except AnsibleConnectionFailure as error:
-                if args.get("state") == "armed":
+                if args.get("state") in ("installed", "armed"):
                     raise  # nothing was touched yet
                 if time.monotonic() >= until:
                     return {

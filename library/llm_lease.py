@@ -283,10 +283,13 @@ class LeaseModule:
 
 def loading(report: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Return the time that the LLM loaded its model, in Unix seconds; empty if it was up."""
-    if not report or not report.get("attempts") or not report.get("answered_at"):
+    if not report or not report.get("attempts"):
         return []
-    end = clock.unix(report["answered_at"])
-    return [{"what": "model_load", "start": end - report["back_after_s"], "end": end}]
+    try:
+        end = clock.unix(report["answered_at"])
+        return [{"what": "model_load", "start": end - report["back_after_s"], "end": end}]
+    except (KeyError, TypeError, ValueError):  # not answered yet, or a damaged record
+        return []
 
 
 def main() -> None:

@@ -30,7 +30,6 @@ SERVER = f"{SHARE}/server"
 #: The hold-down of the tests: two sentences at once.
 QUICK_BACK = ["failback.yml", "-e", "failback_hold_down=0", "-e", "tts_route_hold_down_times=2"]
 #: Left out by CI, and what covers it.
-SAME_SERVER = pytest.mark.long(reason="the other URL covers it: both are understudy serve")
 OTHER_STEP = pytest.mark.long(reason="the kill after Claim the client covers it")
 #: A primary that is up, says that it is well, and returns silence.
 MUTE = """
@@ -225,7 +224,8 @@ def test_a_standby_that_stands_is_left_alone(reports: Path) -> None:
         hears(phone, FROM_PANDA)
 
 
-@pytest.mark.parametrize("url", [pytest.param(FROM_PANDA, marks=SAME_SERVER), FROM_TITAN])
+@pytest.mark.long(reason="a unit test runs the contract against the same server")
+@pytest.mark.parametrize("url", [FROM_PANDA, FROM_TITAN])
 def test_both_servers_keep_one_contract(url: str) -> None:
     asked = [
         "--server",
@@ -308,10 +308,11 @@ def test_a_primary_that_flaps_is_not_trusted(reports: Path, switched: None) -> N
     process = start_play(reports, *back)
     assert process.stdout
     text = ""
-    for line in process.stdout:
-        text += line
-        if "spoke, 2 of 4" in line:
-            inside("panda", "systemctl kill --signal=KILL voice; systemctl stop voice")
+    with process.stdout:
+        for line in process.stdout:
+            text += line
+            if "spoke, 2 of 4" in line:
+                inside("panda", "systemctl kill --signal=KILL voice; systemctl stop voice")
     flapped = Played(process.wait(), text, reports)
     assert flapped.status != 0
     said = flapped.text
@@ -388,11 +389,12 @@ def test_a_dead_host_does_not_hold_it_up(reports: Path, dead: None) -> None:
 def test_a_primary_that_comes_back_meanwhile(reports: Path, dead: None) -> None:
     process = start_play(reports, "failover.yml")
     assert process.stdout
-    for line in process.stdout:
-        if "Claim the client" in line:
-            lab("mend", "panda")
-            break
-    rest = process.stdout.read()
+    with process.stdout:
+        for line in process.stdout:
+            if "Claim the client" in line:
+                lab("mend", "panda")
+                break
+        rest = process.stdout.read()
     assert Played(process.wait(), rest, reports).status == 0
     for phone in PHONES:
         hears(phone, FROM_TITAN)

@@ -92,6 +92,8 @@ def test_everything_at_once(reports: Path, tmp_path: Path) -> None:
             "-e",
             "preflight_disk_gib=1000000",
             "-e",
+            "run_drift_limit=3",
+            "-e",
             f"tts_baseline_url={primary.url}",
         )
     refused(
@@ -107,6 +109,7 @@ def test_everything_at_once(reports: Path, tmp_path: Path) -> None:
         "a web page",
         "nothing was started and nothing was changed",
     )
+    assert played.document("run.json")["limits"] == {"drift": 3.0}  # a number, not what was typed
     bad = [row for row in played.document("preflight.json")["checks"] if not row["ok"]]
     assert {row["id"] for row in bad} >= {"utterances", "voice", "disk", "primary"}
     assert all(row["next"] for row in bad)

@@ -70,7 +70,10 @@ def write_wav(path: Path | str, samples: npt.NDArray[Any], rate: int = SAMPLE_RA
         raise AudioError(f"{path}: samples of shape {list(samples.shape)}, expected [N]")
     frames = np.frombuffer(float_to_pcm16(samples), dtype="<i2").astype(np.int16)
     with atomic(path) as part:
-        soundfile.write(part, frames, rate, format="WAV", subtype="PCM_16")
+        try:
+            soundfile.write(part, frames, rate, format="WAV", subtype="PCM_16")
+        except soundfile.LibsndfileError as error:  # no OSError, a full disk neither
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def to_wav(samples: npt.NDArray[Any], rate: int = SAMPLE_RATE) -> bytes:

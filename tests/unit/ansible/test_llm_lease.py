@@ -289,6 +289,15 @@ def test_answered_does_not_wait_for_the_llm_to_stay(
     assert service.running
 
 
+@pytest.mark.parametrize("answered_at", [None, "soon", 7])
+def test_a_damaged_record_has_no_time_of_loading(
+    call: Call, home: Path, answered_at: object
+) -> None:
+    record = {"run_id": RUN, "attempts": 1, "answered_at": answered_at, "back_after_s": 4.5}
+    (home / "last.json").write_text(json.dumps(record))
+    assert call("seen")["busy"] == []
+
+
 def test_closed_waits_until_the_lease_is_gone(call: Call, home: Path, service: Service) -> None:
     lease = call("armed", **armed(service))["window"]["lease"]
     result = call("closed", lease=lease["id"], holder=SELF)
@@ -598,6 +607,17 @@ def test_in_check_mode_the_action_returns_at_once(act: Act, service: Service) ->
     assert Shown.lines == []
 
 
+def test_a_window_that_is_closed_between_two_calls_is_still_told(
+    act: Act, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act(state="armed", **armed(service))
+    monkeypatch.setattr(act.action, "CALL_S", 0)  # no call waits, so none sees the end itself
+    result = act(state="closed", holder="restore.yml, ann@desk", wait_s=20)
+    assert (result["changed"], result["window"]["state"]) == (True, "none")
+    assert "released by restore.yml, ann@desk" in result["said"]
+    assert result["said"] == result["story"]
+
+
 def test_a_connection_that_is_lost_for_a_while(act: Act, service: Service) -> None:
     service.set("fail_starts", "5")
     lease = act(state="armed", **armed(service))["window"]["lease"]
@@ -627,10 +647,12 @@ def test_a_host_that_does_not_come_back(act: Act, state: str, failed: bool) -> N
     )
 
 
-def test_nothing_is_armed_on_a_host_that_is_lost(act: Act, service: Service) -> None:
+@pytest.mark.parametrize("state", ["installed", "armed"])
+def test_nothing_is_begun_on_a_host_that_is_lost(act: Act, service: Service, state: str) -> None:
+    """There is no lease yet that would bring the LLM back."""
     act.lost = {0: 1000}
     with pytest.raises(AnsibleConnectionFailure):
-        act(state="armed", **armed(service), lost_s=5)
+        act(state=state, **armed(service), lost_s=5)
     assert act.resets == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import socket
@@ -10,13 +11,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import loopback
 import pytest
 from ansible.module_utils.understudy.route import RouteError
 
+from understudy.audio.pcm import float_to_pcm16
 from understudy.common.process import start_of
 from understudy.serve.client import samples_of
 
@@ -125,3 +127,31 @@ def test_what_comes_instead_of_speech_is_said(tmp_path: Path) -> None:
     with pytest.raises(say.NoReply, match="refused") as raised:
         say.ask(ASK, url, None)
     assert raised.value.again
+
+
+def test_a_recording_that_cannot_be_kept_does_not_undo_the_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say = plugin("action_plugins/tts_say")
+    heard = loopback.speechlike(2.4)
+    reply = {
+        "url": "http://titan:8772",
+        "body": base64.b64encode(float_to_pcm16(heard)).decode(),
+        "headers": {"x-sample-rate": "24000", "content-type": "application/octet-stream"},
+    }
+    warned: list[str] = []
+    monkeypatch.setattr(say.Display, "warning", lambda _, text, *__: warned.append(text))
+    monkeypatch.setattr(say.ActionBase, "run", lambda *_, **__: {})
+    (tmp_path / "full").touch()  # no directory, so that nothing can be written below it
+    wav = tmp_path / "full/heard.wav"
+    task = SimpleNamespace(
+        args={"text": "One two three four five six seven eight.", "wav": str(wav)}
+    )
+    action = say.ActionModule.__new__(say.ActionModule)
+    action._task = task
+    action._execute_module = lambda *_, **__: dict(reply)
+    result = action.run(None, {})
+    assert not result.get("failed"), result
+    assert (result["audio"]["problems"], result["wav"]) == ([], None)
+    assert len(warned) == 1
+    assert str(wav) in warned[0]
