@@ -78,8 +78,8 @@ def decide(
         now: Unix time.
 
     Returns:
-        ``to``; ``urls`` by client; ``epoch``; ``standing`` (every client that can be told is there
-        already); ``settled`` (where all of them also were heard there not long ago and the server
+        ``to``; ``urls`` by client; ``epoch``; ``already_switched`` (every client that can be switched is
+        there); ``settled`` (where all of them also were heard there not long ago and the server
         is well, so that nothing is left to do: what was heard, by client; else empty);
         ``warnings``.
 
@@ -107,8 +107,10 @@ def decide(
         urls = {name: _home(row, standbys, primary["url"]) for name, row in seen.items()}
     last = max(row["epoch"] for row in seen.values())
     whole = all(row["target"] == to for row in seen.values() if row["epoch"] == last)
-    standing = all(row["url"] == urls[name] and row["finished"] for name, row in seen.items())
-    if command == FAILOVER and primary["speaks"] and not force and not standing:
+    already_switched = all(
+        row["url"] == urls[name] and row["finished"] for name, row in seen.items()
+    )
+    if command == FAILOVER and primary["speaks"] and not force and not already_switched:
         raise Refused(
             f"{primary['host']} is healthy and speaks (a fresh sentence in "
             f"{primary['wall_s']:.1f} s). Where callers hear nothing all the same, look at the "
@@ -131,7 +133,7 @@ def decide(
         "to": to,
         "urls": urls,
         "epoch": epoch,
-        "standing": standing,
+        "already_switched": already_switched,
         "settled": settled if len(settled) == len(seen) else {},
         "warnings": list(_warnings(seen, last)),
     }

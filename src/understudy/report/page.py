@@ -112,7 +112,7 @@ SPLIT = (
 
 
 @dataclass(frozen=True)
-class Document:
+class RunFile:
     """One file of the run directory.
 
     Attributes:
@@ -251,20 +251,20 @@ def _context(run_dir: Path) -> dict[str, object]:
     }
 
 
-def _read(run_dir: Path, name: str) -> Document:
+def _read(run_dir: Path, name: str) -> RunFile:
     try:
         value = parse_json((run_dir / name).read_bytes())
     except FileNotFoundError:
-        return Document(name, "missing")
+        return RunFile(name, "missing")
     except OSError as error:
-        return Document(name, "unreadable", note=error.strerror or str(error))
+        return RunFile(name, "unreadable", note=error.strerror or str(error))
     except ValueError as error:
-        return Document(name, "unreadable", note=str(error))
+        return RunFile(name, "unreadable", note=str(error))
     if not isinstance(value, dict):
-        return Document(name, "unreadable", note=f"holds a {type(value).__name__}, not an object")
+        return RunFile(name, "unreadable", note=f"holds a {type(value).__name__}, not an object")
     doc = Doc(value)
     status = text_of(doc["status"])
-    return Document(name, status if status in ("running", "failed", "skipped") else "ok", doc)
+    return RunFile(name, status if status in ("running", "failed", "skipped") else "ok", doc)
 
 
 def _hosts(
@@ -301,7 +301,7 @@ def _utterances(run: Doc, voices: list[HostAudio]) -> list[tuple[str, str]]:
     return [(name, text) for name, text in texts.items() if name]
 
 
-def _problems(documents: list[Document]) -> list[Problem]:
+def _problems(documents: list[RunFile]) -> list[Problem]:
     problems = []
     for document in documents:
         error = document.doc["error"]

@@ -27,7 +27,7 @@ from understudy.verdict.questions import questions
 from understudy.verdict.run_directory import UTTERANCES, Run, judge, pick, read, show, strings
 from understudy.verdict.scoring import Rated
 from understudy.verdict.timing import split
-from understudy.verdict.validity import hashes, standing
+from understudy.verdict.validity import hashes, human_validity
 
 VALIDATED = "titan_chatterbox_redundancy_validated"
 DIVERGES = "titan_chatterbox_diverges_from_panda_investigate"
@@ -168,7 +168,7 @@ def decide(
         "ratings": summary,
         "evidence": evidence,
         "warnings": warnings,
-        "human": standing(run, rated.validates, audio or {}) if rated else None,
+        "human": human_validity(run, rated.validates, audio or {}) if rated else None,
         "timing": split(run),
         "hosts": run.hosts,
         "rehearsal": run.rehearsal,

@@ -62,7 +62,7 @@ def hashes(run_dir: Path, names: Any) -> dict[str, str]:
     return found
 
 
-def standing(run: Run, validated: bool, audio: Mapping[str, str]) -> dict[str, Any]:
+def human_validity(run: Run, validated: bool, audio: Mapping[str, str]) -> dict[str, Any]:
     """Tell whether the scores of a run still stand.
 
     Args:

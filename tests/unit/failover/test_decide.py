@@ -50,12 +50,12 @@ def test_failover_and_again() -> None:
         "to": "titan",
         "urls": {"a": TITAN, "b": TITAN},
         "epoch": 1,
-        "standing": False,
+        "already_switched": False,
         "settled": {},
         "warnings": [],
     }
     again = failover({"a": away(), "b": away()})
-    assert (again["epoch"], again["standing"], again["settled"]) == (1, True, {})
+    assert (again["epoch"], again["already_switched"], again["settled"]) == (1, True, {})
 
 
 HEARD = {"at": 1000.0, "wall_s": 0.8, "audio_s": 3.1}
@@ -95,7 +95,7 @@ def test_a_primary_that_speaks_is_left_alone() -> None:
     with pytest.raises(s.Refused, match=r"panda is healthy and speaks .* -e force=true"):
         failover({"a": client()}, SPEAKS)
     assert failover({"a": client()}, SPEAKS, force=True)["urls"] == {"a": TITAN}
-    assert failover({"a": away()}, SPEAKS)["standing"]  # it came back: that is failback's
+    assert failover({"a": away()}, SPEAKS)["already_switched"]  # it came back: that is failback's
 
 
 def test_a_switch_that_reached_half_is_finished_with_its_number() -> None:
@@ -103,7 +103,7 @@ def test_a_switch_that_reached_half_is_finished_with_its_number() -> None:
     assert decision["epoch"] == 1
     assert decision["warnings"] == ["switch 1 was left half-done on b; it is finished now"]
     decision = failover({"a": away(), "b": away(finished=False)})
-    assert not decision["standing"]
+    assert not decision["already_switched"]
     assert decision["warnings"] == ["switch 1 was left half-done on b; it is finished now"]
 
 
@@ -143,7 +143,7 @@ def test_failback_goes_where_the_voice_came_from() -> None:
     assert (decision["to"], decision["epoch"]) == ("panda", 2)
     home = client(epoch=2, target="panda", previous={"target": "titan", "url": TITAN})
     again = failback({"a": home})
-    assert (again["standing"], again["epoch"]) == (True, 2)
+    assert (again["already_switched"], again["epoch"]) == (True, 2)
 
 
 def test_failback_of_a_client_that_remembers_nothing_or_another_standby() -> None:
