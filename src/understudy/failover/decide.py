@@ -78,9 +78,9 @@ def decide(
         now: Unix time.
 
     Returns:
-        ``to``; ``urls`` by client; ``epoch``; ``already_switched`` (every client that can be switched is
-        there); ``settled`` (where all of them also were heard there not long ago and the server
-        is well, so that nothing is left to do: what was heard, by client; else empty);
+        ``to``; ``urls`` by client; ``epoch``; ``already_switched`` (every client that
+        can be switched is there); ``settled`` (where all of them also were heard there not long ago
+        and the server is well, so nothing is left to do: what was heard, by client; else empty);
         ``warnings``.
 
     Raises:
