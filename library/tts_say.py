@@ -108,7 +108,16 @@ HINTS = {
     403: ", the token that the client sends is not the server's",
     404: ", the server lacks that path or voice",
 }
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is a reply like any other: the token is for this server alone."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
 
 
 class NoReply(Exception):
@@ -140,6 +149,11 @@ def settings(p: dict[str, Any]) -> tuple[str, str | None]:
     return url.rstrip("/"), token
 
 
+def without(token: str | None, text: str) -> str:
+    """Return what a server sent, without the token that it may repeat."""
+    return text.replace(token, "(token)") if token else text
+
+
 def ask(p: dict[str, Any], url: str, token: str | None) -> tuple[bytes, dict[str, str]]:
     """Return the body of a reply with status 200, and its headers with names in lower case."""
     body = {"text": p["text"], "reference_audio": p["reference_audio"], **p["tuning"]}
@@ -149,9 +163,13 @@ def ask(p: dict[str, Any], url: str, token: str | None) -> tuple[bytes, dict[str
     request = urllib.request.Request(url + p["path"], json.dumps(body).encode(), headers)
     try:
         with OPENER.open(request, timeout=p["timeout_s"]) as reply:
-            return reply.read(MAX_BYTES), {k.lower(): v for k, v in reply.headers.items()}
+            headers = {k.lower(): without(token, v) for k, v in reply.headers.items()}
+            return reply.read(MAX_BYTES), headers
     except urllib.error.HTTPError as error:
-        seen = " ".join(error.read(500).decode(errors="replace").split())[:200]
+        seen = " ".join(error.read(500).decode(errors="replace").split())
+        if error.headers.get("location"):
+            seen = f"to {error.headers['location']}, which is not followed; {seen}"
+        seen = without(token, seen)[:200]
         hint = HINTS.get(error.code, "")
         raise NoReply(f"status {error.code}{hint}: {seen}", again=error.code == 503) from error
     except (OSError, http.client.HTTPException) as error:

@@ -129,6 +129,31 @@ def test_what_comes_instead_of_speech_is_said(tmp_path: Path) -> None:
     assert raised.value.again
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_the_token_goes_to_no_other_server(status: int) -> None:
+    say = plugin("library/tts_say")
+    with loopback.Scripted(loopback.pcm_answer(loopback.speechlike(2.4))) as other:
+        moved = loopback.Answer(
+            b"the token s3cret was moved", status, headers=(("Location", f"{other.url}/s3cret"),)
+        )
+        with (
+            loopback.Scripted(moved) as first,
+            pytest.raises(say.NoReply, match=f"status {status}") as raised,
+        ):
+            say.ask(ASK, first.url, "s3cret")
+        assert other.requests == []
+    assert "which is not followed" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_token_that_a_server_repeats_is_not_printed() -> None:
+    say = plugin("library/tts_say")
+    echo = loopback.pcm_answer(loopback.speechlike(2.4), X_Echo="s3cret")
+    with loopback.Scripted(echo) as server:
+        _, headers = say.ask(ASK, server.url, "s3cret")
+    assert headers["x-echo"] == "(token)"
+
+
 def test_a_recording_that_cannot_be_kept_does_not_undo_the_switch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
