@@ -43,6 +43,15 @@ def test_unknown_mode(reports: Path) -> None:
     assert not reports.exists()
 
 
+@pytest.mark.parametrize("run", ["..", "20261122-031500Z/.."])
+def test_a_run_that_is_not_in_the_reports(reports: Path, run: str) -> None:
+    played = play(reports, "score.yml", "-e", f"run={run}", "-e", "ab_scores=scores.csv")
+    assert played.status != 0
+    assert f"run is '{run}'; it names a directory in {reports}" in played.text
+    assert f"Next: ls {reports}" in played.text
+    assert not reports.exists()
+
+
 def test_reports_cannot_be_written(tmp_path: Path) -> None:
     blocked = tmp_path / "reports"
     blocked.write_text("a file where the directory should be\n")
