@@ -24,6 +24,7 @@ from loopback import (
     voice_app,
     wait_for,
 )
+from waiting import until
 
 import understudy
 from understudy.audio import pcm, speech_check
@@ -120,8 +121,7 @@ def test_one_synthesis_at_a_time_and_health_beside_it(url, voice):
     voice.may_speak.clear()
     with ThreadPoolExecutor(4) as pool:
         replies = [pool.submit(post, url) for _ in range(4)]
-        while not voice.at_once:
-            time.sleep(0.01)
+        until(lambda: voice.at_once)
         assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
         assert not any(reply.done() for reply in replies)
         voice.may_speak.set()
@@ -457,6 +457,9 @@ class Process:
             if any(line.startswith(words) for line in self.told):
                 return
 
+    def health(self):
+        return httpx.get(f"{self.url}/health", trust_env=False).json()
+
     def end(self, sig=signal.SIGTERM):
         """Send a signal; return the exit status and the log."""
         if sig:
@@ -500,8 +503,8 @@ def test_a_sigterm_lets_what_was_accepted_finish(voices, tmp_path):
         server_.wait_for("READY=1")
         with ThreadPoolExecutor(3) as pool:
             replies = [pool.submit(post_when_told, server_.url) for _ in range(3)]
-            while httpx.get(f"{server_.url}/health", trust_env=False).json()["waiting"] < 2:
-                time.sleep(0.02)
+            # Two that wait alone are no proof that the third was accepted.
+            until(lambda: (found := server_.health())["busy"] and found["waiting"] == 2)
             server_.process.send_signal(signal.SIGTERM)
             server_.wait_for("STOPPING=1")
             time.sleep(0.3)
@@ -519,8 +522,7 @@ def test_a_sigterm_waits_no_longer_than_that(voices, tmp_path):
         server_.wait_for("READY=1")
         with ThreadPoolExecutor(1) as pool:
             reply = pool.submit(post_when_told, server_.url)
-            while not httpx.get(f"{server_.url}/health", trust_env=False).json()["busy"]:
-                time.sleep(0.02)
+            until(lambda: server_.health()["busy"])
             began = time.monotonic()
             server_.process.send_signal(signal.SIGTERM)
             assert reply.result().status_code == 503

@@ -53,6 +53,15 @@ def health(http, at):
     return http.get(f"{at}/health").json()
 
 
+def speaks_and_waits(http, at):
+    """Whether one is being spoken, and how many wait, of one moment.
+
+    Two that wait alone are no proof that a third was accepted: none may have been begun yet.
+    """
+    found = health(http, at)
+    return found["busy"], found["waiting"]
+
+
 def hang_up_after_asking(at, text=TEXT):
     """Send a request and return the open connection."""
     host, port = at.removeprefix("http://").split(":")
@@ -74,8 +83,7 @@ def test_a_full_queue_refuses_with_an_estimate(voices, voice, http, pool):
         wait_for(at, "ready")
         voice.may_speak.clear()
         accepted = [pool.submit(post, http, at) for _ in range(3)]
-        until(lambda: health(http, at)["waiting"] == 2)
-        assert health(http, at)["busy"] is True
+        until(lambda: speaks_and_waits(http, at) == (True, 2))
         reply = post(http, at)
         assert (reply.status_code, reply.json()["detail"]) == (503, "the queue is full: 2 wait")
         assert 1 <= int(reply.headers["Retry-After"]) <= 120
@@ -111,7 +119,7 @@ def test_order_of_arrival(voices, voice, http, pool):
         replies = []
         for n, text in enumerate(texts):
             replies.append(pool.submit(post, http, at, text))
-            until(lambda n=n: health(http, at)["waiting"] == n and health(http, at)["busy"])
+            until(lambda n=n: speaks_and_waits(http, at) == (True, n))
         voice.may_speak.set()
         assert all(reply.result().status_code == 200 for reply in replies)
     assert [text for text, _, _ in voice.said[1:]] == texts
@@ -434,7 +442,7 @@ def test_after_the_order_to_stop_nothing_is_accepted_and_all_is_finished(voices,
         wait_for(at, "ready")
         voice.may_speak.clear()
         accepted = [pool.submit(post, http, at) for _ in range(3)]
-        until(lambda: health(http, at)["waiting"] == 2)
+        until(lambda: speaks_and_waits(http, at) == (True, 2))
         app.state.worker.queue.draining_since = time.monotonic()
         refused = post(http, at)
         assert (refused.status_code, refused.json()["detail"]) == (503, "the server is stopping")
@@ -453,7 +461,7 @@ def test_when_the_time_is_up_everybody_is_answered(voices, http, pool):
         wait_for(at, "ready")
         voice.may_speak.clear()
         accepted = [pool.submit(post, http, at) for _ in range(3)]
-        until(lambda: health(http, at)["waiting"] == 2)
+        until(lambda: speaks_and_waits(http, at) == (True, 2))
         app.state.worker.stop()
         replies = [one.result() for one in accepted]
         assert [reply.status_code for reply in replies] == [503] * 3
