@@ -49,8 +49,10 @@ def environment() -> None:
     assert "3.13" in made.stdout
 
 
-def test_unit_tests() -> None:
-    done = control("make unit")
+@pytest.mark.parametrize("target", ["lint", "unit"])
+def test_linters_and_unit_tests(target: str) -> None:
+    """With the newest types of numpy and the rules of the newest Ansible, among others."""
+    done = control(f"make {target}")
     assert done.returncode == 0, done.stdout[-6000:]
 
 
