@@ -231,7 +231,8 @@ def stack(description: str, parts: Sequence[tuple[str, float | None]]) -> Markup
 
     Args:
         description: the text alternative of the drawing.
-        parts: name and size of each part; only the sizes above 0 are drawn.
+        parts: name and size of each part, six at the most (the colours of report.css); only the
+            sizes above 0 are drawn.
 
     Returns:
         The drawing, or None where every part is unknown or 0.
@@ -248,7 +249,7 @@ def stack(description: str, parts: Sequence[tuple[str, float | None]]) -> Markup
             drawn.append(
                 Markup(
                     '<rect class="part p{}" x="{:.2f}" y="0" width="{:.2f}" height="22"/>'
-                ).format(index % 5, x, max(wide - 1, 0.4))
+                ).format(index, x, max(wide - 1, 0.4))
             )
         x += wide
     return _svg(description, 22, drawn, stretch=True)

@@ -654,6 +654,14 @@ class TestCharts:
         assert charts.signed("none", ["u01"], [charts.Series("a", [None])], "p", limit, []) is None
         assert charts.signed("none", [], [], "p", limit, [mean]) is None
 
+    def test_every_part_of_the_time_has_a_colour_of_its_own(self) -> None:
+        drawn = charts.stack("time", [(name, 1.0) for _, name in report.SPLIT])
+        used = re.findall(r'class="part (p\d)"', str(drawn))
+        css = (Path(report.__file__).parent / "templates/report.css").read_text("utf-8")
+        fills = dict(re.findall(r"\.(p\d) \{ fill: var\((--s\d)\)", css))
+        assert len(used) == len(report.SPLIT)
+        assert len({fills[name] for name in used}) == len(report.SPLIT)
+
     @pytest.mark.parametrize(("value", "last"), [(-0.2, "1"), (1.5, "2"), (-4.0, "4")])
     def test_both_sides_are_alike(self, value: float, last: str) -> None:
         means = [(None, value, None)]
