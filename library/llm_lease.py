@@ -88,7 +88,7 @@ options:
       stay_s:
         description: So long it must stay up after its first completion, in seconds.
         type: float
-        default: 10
+        required: true
   keeper_command:
     description: The command that starts the keeper's service, as a list.
     type: list
@@ -184,7 +184,7 @@ class LeaseModule:
             os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
 
     def install(self) -> bool:
-        """Write the keeper's program, which this module was sent with; return what changed."""
+        """Write the keeper's program, as this module was sent; return whether it changed."""
         home, changed = Path(self.window.home), False
         if not home.is_dir():
             changed = True
@@ -196,9 +196,7 @@ class LeaseModule:
             if not file.exists() or file.read_text(encoding="utf-8") != source:
                 changed = True
                 if not self.module.check_mode:
-                    new = file.with_suffix(".new")
-                    new.write_text(source, encoding="utf-8")
-                    self.module.atomic_move(str(new), str(file))
+                    self.window.write_whole(file.name, source)
         return changed
 
     def look(self) -> dict[str, Any]:
@@ -324,7 +322,7 @@ def main() -> None:
                     "resume_command": {"type": "list", "elements": "str", "required": True},
                     "running": {"type": "bool", "required": True},
                     "ready_timeout_s": {"type": "float", "required": True},
-                    "stay_s": {"type": "float", "default": 10},
+                    "stay_s": {"type": "float", "required": True},
                 },
             },
             "keeper_command": {"type": "list", "elements": "str", "default": []},

@@ -214,7 +214,7 @@ class Window:
             }
             try:
                 self._set_deadline(lease, now + ttl_s, holder)
-                self._whole("lease.json", json.dumps(lease, indent=2) + "\n")
+                self.write_whole("lease.json", json.dumps(lease, indent=2) + "\n")
             except OSError:
                 for name in ("lease.json", "deadline"):
                     with contextlib.suppress(OSError):
@@ -320,7 +320,7 @@ class Window:
         finally:
             os.close(handle)
 
-    def _whole(self, name: str, text: str) -> None:
+    def write_whole(self, name: str, text: str) -> None:
         """Write a file whole or not at all, and see it to the disk: a power loss must find it."""
         part = self._path(f".{name}.part")
         try:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from understudy.common import process
 from understudy.model import conditionals_cache, small
 from understudy.model.fastload import loading
 from understudy.model.types import UPSTREAM_TOKEN_CAP, Stopped, Synthesis, Tuning
@@ -26,10 +27,8 @@ def _process_start() -> float | None:
 
     What a process does before it can load a model, importing included, is part of loading it.
     """
-    import psutil
-
     _loads.append(time.time())
-    return psutil.Process().create_time() if len(_loads) == 1 else None
+    return process.started_at(os.getpid()) if len(_loads) == 1 else None
 
 
 def _conditions(device: str, stft_patch: bool) -> dict[str, Any]:
