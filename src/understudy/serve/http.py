@@ -29,7 +29,13 @@ from understudy.serve.auth import AuthMiddleware
 from understudy.serve.config import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
 from understudy.serve.jobs import Unavailable
 from understudy.serve.metrics import Metrics
-from understudy.serve.requests import OpenAIRefusal, OpenAISpeechRequest, SpeechRequest, refusal
+from understudy.serve.requests import (
+    Health,
+    OpenAIRefusal,
+    OpenAISpeechRequest,
+    SpeechRequest,
+    refusal,
+)
 from understudy.serve.synthesis import LoadedVoice
 from understudy.serve.worker import VoiceWorker
 
@@ -179,7 +185,6 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
     openai_speech.__annotations__["body"] = create_model(
         "OpenAISpeechRequest", __base__=OpenAISpeechRequest, input=(text, ...)
     )
-    answers = dict[str, Any]
     app.add_api_route(
         HEALTH_PATH,
         routes.health,
@@ -188,8 +193,8 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
         summary="How the voice is",
         responses=openapi.responses(408, 413)
         | {
-            200: {"description": "It speaks: `ready` or `degraded`", "model": answers},
-            503: {"description": "It does not: `starting` or `failing`", "model": answers},
+            200: {"description": "It speaks: `ready` or `degraded`", "model": Health},
+            503: {"description": "It does not: `starting` or `failing`", "model": Health},
         },
     )
     app.add_api_route(

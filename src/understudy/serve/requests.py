@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
@@ -54,6 +54,33 @@ class OpenAISpeechRequest(Sampler):
         if value != 1.0:
             raise ValueError("only 1 is spoken")
         return value
+
+
+class Health(BaseModel):
+    """The body of ``/health``; docs/voice-server.md explains it."""
+
+    state: Literal["starting", "ready", "degraded", "failing"]
+    instance: str = Field(
+        pattern="^[0-9a-f]{32}$", description="Random, made when the process starts."
+    )
+    ready: bool
+    reasons: list[str]
+    model: str | None
+    device: str
+    rehearsal: bool | None
+    default_voice: str
+    voice_sha256: str | None
+    last_good_age_s: float | None
+    busy: bool
+    waiting: int
+    served: int
+    refused: int
+    retries: int
+    started_at: str
+    ready_after_s: float | None
+    version: str
+    error: str | None
+    environment: dict[str, Any] | None = Field(default=None, description="Once it speaks.")
 
 
 class Refusal(BaseModel):

@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class VoiceWorker:
         synthesizer: the loaded model, and what is known of its texts.
         fatal: why it could not be loaded; set once, and then the thread has ended.
         error: why it is failing.
+        instance: random name of this process, so that a restart is noticed.
         served: requests answered with speech.
         refused: requests answered with a 503.
     """
@@ -55,6 +57,7 @@ class VoiceWorker:
     ) -> None:
         self.fatal: str | None = None
         self.error: str | None = None
+        self.instance = uuid.uuid4().hex
         self.served = self.refused = 0
         self.metrics = metrics or Metrics()
         self.queue = JobQueue(config.queue, config.deadline_s)
@@ -133,6 +136,7 @@ class VoiceWorker:
         age = self._age()
         return {
             "state": state,
+            "instance": self.instance,
             "ready": state in ("ready", "degraded"),
             "reasons": reasons,
             "model": info.get("model"),

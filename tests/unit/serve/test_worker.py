@@ -408,6 +408,7 @@ def test_the_body_of_health(voices, voice, http):
         found = wait_for(at, "ready").json()
     assert list(found) == [
         "state",
+        "instance",
         "ready",
         "reasons",
         "model",
@@ -431,6 +432,23 @@ def test_the_body_of_health(voices, voice, http):
     assert found["error"] is None
     assert found["ready_after_s"] > 0
     assert found["started_at"].endswith("Z")
+
+
+def test_the_instance_is_of_this_process_and_for_everybody(voices, voice, http):
+    """Without a token, and before the model is loaded, too."""
+
+    def load():
+        time.sleep(0.2)
+        return voice
+
+    seen = set()
+    for _ in range(2):
+        with serving(voice_app(voices, load, token="s3cret")) as at:
+            early = health(http, at)["instance"]
+            assert early == wait_for(at, "ready").json()["instance"]
+        assert len(early) == 32
+        seen.add(early)
+    assert len(seen) == 2
 
 
 # stopping
