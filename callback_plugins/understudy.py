@@ -1,4 +1,4 @@
-"""Ansible's own output, made for a run that is watched, with the verdict as the last words."""
+"""Ansible's own output, made for a run that is watched."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from ansible.plugins.callback.default import CallbackModule as Default
 DOCUMENTATION = r"""
 name: understudy
 type: stdout
-short_description: Ansible's default output without what was left out, and with last words
+short_description: Ansible's default output without what was left out
 description:
   - A task's name stands above what it does while it does it, not after it.
   - Skipped hosts, included files and tries of a loop that waits are not listed.
-  - A play may end with C(set_stats) and a list of lines named C(last_words); they are printed
-    after the recap.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -74,8 +72,3 @@ class CallbackModule(Default):
         # A loop that waits is no failure; the last try is shown as what it is.
         if self._display.verbosity:
             super().v2_runner_retry(result)
-
-    def v2_playbook_on_stats(self, stats: Any) -> None:
-        super().v2_playbook_on_stats(stats)
-        for line in stats.custom.get("_run", {}).get("last_words", []):
-            self._display.display(line)

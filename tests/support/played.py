@@ -42,15 +42,18 @@ class Played:
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)}
 
 
-def start_play(inventory: Sequence[str], reports: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_play(
+    inventory: Sequence[str], reports: Path, *arguments: str, cwd: Path = ROOT, **environment: str
+) -> subprocess.Popen[str]:
     """Start ansible-playbook with the reports elsewhere.
 
     It has a session of its own, so that a test can end it with all its children.
     """
+    settings = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_DEPRECATION_WARNINGS": "1", **environment}
     return subprocess.Popen(
         ["ansible-playbook", *inventory, *arguments, "-e", f"run_reports_dir={reports}"],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_DEPRECATION_WARNINGS": "1"},
+        cwd=cwd,
+        env=os.environ | settings,
         text=True,
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -59,9 +62,16 @@ def start_play(inventory: Sequence[str], reports: Path, *arguments: str) -> subp
     )
 
 
-def play(inventory: Sequence[str], reports: Path, *arguments: str, timeout: float = 900) -> Played:
+def play(
+    inventory: Sequence[str],
+    reports: Path,
+    *arguments: str,
+    timeout: float = 900,
+    cwd: Path = ROOT,
+    **environment: str,
+) -> Played:
     """Run ansible-playbook to its end."""
-    process = start_play(inventory, reports, *arguments)
+    process = start_play(inventory, reports, *arguments, cwd=cwd, **environment)
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
