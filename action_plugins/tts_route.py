@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        args = dict(self._task.args)
+        args = {"name": (task_vars or {}).get("inventory_hostname", ""), **self._task.args}
         if args.get("state", "seen") != "seen":
             args["holder"] = merge_hash(me(), args.get("holder") or {})
         else:

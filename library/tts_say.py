@@ -44,11 +44,13 @@ options:
     description: What to say; the action plugin makes one up.
     type: str
   wait_s:
-    description: How long to try again where nothing answers or the server is busy, in seconds.
+    description:
+      - How long to ask again where nothing answers or the server is busy, in seconds.
+      - A C(Retry-After) is waited for, and not longer than this; the last request is at its end.
     type: float
     default: 15
   timeout_s:
-    description: For one reply, in seconds.
+    description: For one whole reply, in seconds; so the module ends after O(wait_s) and this.
     type: float
     default: 60
   wav:
@@ -66,7 +68,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Hear the voice through the client's own URL
+- name: Verify the voice through the client's own URL
   tts_say:
     file: ~/voice-agent.env
     key: CHATTERBOX_URL
@@ -76,7 +78,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 url:
-  description: What the client is set to.
+  description: What the client is set to, without user, password and query.
   returned: when it could be read
   type: str
 wall_s:
@@ -90,19 +92,21 @@ audio:
 """
 
 import base64
-import http.client
 import json
 import os
 import time
-import urllib.error
-import urllib.request
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.understudy.route import RouteError, get
+from ansible.module_utils.understudy import http_request
+from ansible.module_utils.understudy.envfile import EnvFileError, find
 
 TRY_S = 0.5
 MAX_BYTES = 16 * 1024 * 1024
+#: A server with one of these statuses may speak later.
+LATER = (429, 503)
 HINTS = {
     401: ", the token that the client sends is not the server's",
     403: ", the token that the client sends is not the server's",
@@ -110,70 +114,136 @@ HINTS = {
 }
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is a reply like any other: the token is for this server alone."""
+class Settings(NamedTuple):
+    """What the client sends, and where: ``shown`` is the URL without what may be secret."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    url: str
+    shown: str
+    headers: dict[str, str]
+    secrets: list[str]
+
+    def hide(self, text: str) -> str:
+        """Return what a server sent, without the secrets that it may repeat."""
+        for secret in self.secrets:
+            text = text.replace(secret, "(secret)")
+        return text
 
 
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
+class NoSpeech(Exception):
+    """No reply with status 200.
 
+    Attributes:
+        kind: a short name of what was seen, the same each time.
+        wait_s: after so many seconds it may be asked again; None for never.
+    """
 
-class NoReply(Exception):
-    """No reply with status 200; `again` says whether waiting may help."""
-
-    def __init__(self, seen: str, *, again: bool) -> None:
+    def __init__(self, kind: str, seen: str, wait_s: float | None) -> None:
         super().__init__(seen)
-        self.again = again
+        self.kind, self.wait_s = kind, wait_s
 
 
-def read(path: str) -> str:
+def read(path: str) -> bytes:
     path = os.path.expanduser(path)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RouteError("file", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise EnvFileError(f"{path}: {error.strerror}") from error
 
 
-def settings(p: dict[str, Any]) -> tuple[str, str | None]:
-    """Return the URL and the token, as the client has them."""
-    text = read(p["file"])
-    url = get(text, p["key"])
-    if url is None:
-        raise RouteError("file", f"{p['file']} has no line {p['key']}=…")
-    token = get(text, p["token_key"]) if p["token_key"] else None
-    if token is None and p["token_file"]:
-        token = read(p["token_file"]).strip()
-    return url.rstrip("/"), token
+def settings(p: dict[str, Any]) -> Settings:
+    """Return what the client sends, as it has it.
 
-
-def without(token: str | None, text: str) -> str:
-    """Return what a server sent, without the token that it may repeat."""
-    return text.replace(token, "(token)") if token else text
-
-
-def ask(p: dict[str, Any], url: str, token: str | None) -> tuple[bytes, dict[str, str]]:
-    """Return the body of a reply with status 200, and its headers with names in lower case."""
-    body = {"text": p["text"], "reference_audio": p["reference_audio"], **p["tuning"]}
+    Raises:
+        EnvFileError: a file cannot be read, or not with certainty.
+    """
+    data = read(p["file"])
+    line = find(data, p["key"])
+    there = find(data, p["token_key"]) if p["token_key"] else None
+    try:
+        shown = line.url() if line else ""
+        if not line or not shown:
+            raise EnvFileError(f"there is no line {p['key']}=… with a URL")
+        token = there.text() if there else ""
+    except EnvFileError as error:
+        raise EnvFileError(f"{p['file']}: {error}") from error
+    if not there and p["token_file"]:
+        token = read(p["token_file"]).decode("utf-8-sig", "replace").strip()
+    parts = urlsplit(line.text())
+    query = f"?{parts.query}" if parts.query else ""
     headers = {"Content-Type": "application/json"}
+    user = parts.netloc.rpartition("@")[0]
+    if user:
+        headers["Authorization"] = f"Basic {base64.b64encode(unquote(user).encode()).decode()}"
     if token:
         headers["X-Internal-Token"] = token
-    request = urllib.request.Request(url + p["path"], json.dumps(body).encode(), headers)
+    secrets = [text for text in (token, user, parts.password, parts.query) if text]
+    return Settings(f"{shown}{p['path']}{query}", shown, headers, secrets)
+
+
+def ask(p: dict[str, Any], to: Settings) -> tuple[bytes, dict[str, str]]:
+    """Return the body of a reply with status 200, and its headers with names in lower case."""
+    body = {"text": p["text"], "reference_audio": p["reference_audio"], **p["tuning"]}
     try:
-        with OPENER.open(request, timeout=p["timeout_s"]) as reply:
-            headers = {k.lower(): without(token, v) for k, v in reply.headers.items()}
-            return reply.read(MAX_BYTES), headers
-    except urllib.error.HTTPError as error:
-        seen = " ".join(error.read(500).decode(errors="replace").split())
-        if error.headers.get("location"):
-            seen = f"to {error.headers['location']}, which is not followed; {seen}"
-        seen = without(token, seen)[:200]
-        hint = HINTS.get(error.code, "")
-        raise NoReply(f"status {error.code}{hint}: {seen}", again=error.code == 503) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise NoReply(f"{getattr(error, 'reason', None) or error}", again=True) from error
+        reply = http_request.ask(
+            to.url, p["timeout_s"], json.dumps(body).encode(), to.headers, MAX_BYTES
+        )
+    except http_request.NoReply as error:
+        raise NoSpeech(to.hide(str(error)), to.hide(str(error)), TRY_S) from error
+    headers = {name: to.hide(value) for name, value in reply.headers.items()}
+    if reply.status == 200:
+        return reply.body, headers
+    seen = " ".join(reply.body[:500].decode(errors="replace").split())
+    if "location" in headers:
+        seen = f"to {headers['location']}, which is not followed; {seen}"
+    kind = f"status {reply.status}"
+    wait_s = max(TRY_S, retry_after(headers)) if reply.status in LATER else None
+    raise NoSpeech(kind, f"{kind}{HINTS.get(reply.status, '')}: {to.hide(seen)[:200]}", wait_s)
+
+
+def retry_after(headers: dict[str, str]) -> float:
+    """Return for how many seconds a server asks to be left alone; 0 where it does not say."""
+    wanted = headers.get("retry-after", "")
+    if wanted.isdecimal():
+        return float(wanted)
+    try:
+        until = parsedate_to_datetime(wanted).timestamp()
+        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else None
+        return until - (time.time() if now is None else now)
+    except (TypeError, ValueError, IndexError):
+        return 0.0
+
+
+def hear(p: dict[str, Any], to: Settings) -> tuple[bytes, dict[str, str], float]:
+    """Ask until there is speech or the time is over; return `ask`'s, and how long it took.
+
+    Raises:
+        NoSpeech: there was none; everything that was seen instead.
+    """
+    began = time.monotonic()
+    seen: dict[str, tuple[int, str]] = {}
+    while True:
+        asked = time.monotonic()
+        try:
+            body, headers = ask(p, to)
+            return body, headers, time.monotonic() - asked
+        except NoSpeech as error:
+            seen[error.kind] = (seen.get(error.kind, (0, ""))[0] + 1, str(error))
+            now = time.monotonic()
+            left = p["wait_s"] - (now - began)
+            if error.wait_s is None or left <= 0:
+                raise NoSpeech("", summary(seen, now - began), None) from error
+            time.sleep(min(error.wait_s, left))
+
+
+def summary(seen: dict[str, tuple[int, str]], seconds: float) -> str:
+    """Return what was seen instead of speech, how often, and in how many seconds."""
+    if sum(count for count, _ in seen.values()) == 1:
+        return next(text for _, text in seen.values())
+    rows = [
+        f"{text} ({f'{count} times' if count > 1 else 'once'})" for count, text in seen.values()
+    ]
+    return f"{', '.join(rows)} in {seconds:.0f} s"
 
 
 def main() -> None:
@@ -194,26 +264,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    p, url = module.params, None
-    deadline = time.monotonic() + p["wait_s"]
+    p, shown = module.params, None
     try:
-        url, token = settings(p)
-        while True:
-            began = time.monotonic()
-            try:
-                body, headers = ask(p, url, token)
-            except NoReply as error:
-                if not error.again or time.monotonic() >= deadline:
-                    raise
-                time.sleep(TRY_S)
-            else:
-                break
-    except (RouteError, NoReply) as error:
-        module.fail_json(msg=f"{url}: {error}" if url else str(error), url=url)
+        to = settings(p)
+        shown = to.shown
+        body, headers, wall_s = hear(p, to)
+    except (EnvFileError, NoSpeech) as error:
+        module.fail_json(msg=f"{shown}: {error}" if shown else str(error), url=shown)
     module.exit_json(
         changed=False,
-        url=url,
-        wall_s=time.monotonic() - began,
+        url=shown,
+        wall_s=wall_s,
         headers=headers,
         body=base64.b64encode(body).decode(),
     )

@@ -45,8 +45,8 @@ def header(run_id: str, phase: str, host: str | None) -> dict[str, Any]:
     }
 
 
-def write(path: str, document: dict[str, Any]) -> None:
-    """Write a document, whole or not at all.
+def write(path: str, document: dict[str, Any], mode: int = 0o644) -> None:
+    """Write a document with a mode, whole or not at all.
 
     Raises:
         OSError: the directory cannot be written.
@@ -56,7 +56,7 @@ def write(path: str, document: dict[str, Any]) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=2, ensure_ascii=False)
             file.write("\n")
-        os.chmod(part, 0o644)
+        os.chmod(part, mode)
         os.replace(part, path)
     except BaseException:
         os.unlink(part)

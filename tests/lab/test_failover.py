@@ -75,12 +75,12 @@ def environment(phone: str) -> str:
 
 
 def route(phone: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(inside(phone, f"cat {SHARE}/route/route.json"))
+    found: dict[str, Any] = json.loads(inside(phone, f"cat {SHARE}/route/{phone}/route.json"))
     return found
 
 
 def claims() -> list[str]:
-    look = f"ls {SHARE}/route 2>/dev/null || true"
+    look = f"ls {SHARE}/route {SHARE}/route/* 2>/dev/null || true"
     return [phone for phone in PHONES if "claim.json" in inside(phone, look)]
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import loopback
 import pytest
-from ansible.module_utils.understudy.route import RouteError
 
 from understudy.audio.pcm import float_to_pcm16
 from understudy.common.process import start_of
@@ -94,20 +93,42 @@ ASK = {
 }
 
 
+def to(url: str, token: str = "s3cret") -> Any:
+    say = plugin("library/tts_say")
+    headers = {"Content-Type": "application/json", "X-Internal-Token": token}
+    return say.Settings(f"{url}/synthesize", url, headers, [token])
+
+
 def test_url_and_token_come_from_where_the_client_has_them(tmp_path: Path) -> None:
     say = plugin("library/tts_say")
     file, token = tmp_path / "env", tmp_path / "token"
     file.write_text("URL=http://titan:8772/\nTOKEN=s3cret\n")
     token.write_text("other\n")
     asked = {**ASK, "file": str(file)}
-    assert say.settings(asked) == ("http://titan:8772", "s3cret")
-    assert say.settings({**asked, "token_key": ""}) == ("http://titan:8772", None)
-    elsewhere = {**asked, "token_key": "NO", "token_file": str(token)}
-    assert say.settings(elsewhere) == ("http://titan:8772", "other")
-    with pytest.raises(RouteError, match="has no line NO="):
-        say.settings({**asked, "key": "NO"})
-    with pytest.raises(RouteError, match="No such file"):
-        say.settings({**asked, "file": str(tmp_path / "none")})
+
+    def sent(**changes: str) -> str | None:
+        found: str | None = say.settings({**asked, **changes}).headers.get("X-Internal-Token")
+        return found
+
+    assert say.settings(asked).url == "http://titan:8772/synthesize"
+    assert sent() == "s3cret"
+    assert sent(token_key="") is None
+    assert sent(token_key="NO", token_file=str(token)) == "other"
+    with pytest.raises(say.EnvFileError, match="there is no line NO="):
+        sent(key="NO")
+    with pytest.raises(say.EnvFileError, match="No such file"):
+        sent(file=str(tmp_path / "none"))
+
+
+def test_user_and_query_are_sent_and_not_shown(tmp_path: Path) -> None:
+    say = plugin("library/tts_say")
+    file = tmp_path / "env"
+    file.write_text("URL=http://op:p%40ss@titan:8772/?voice=a\n")
+    found = say.settings({**ASK, "file": str(file)})
+    assert found.url == "http://titan:8772/synthesize?voice=a"
+    assert base64.b64decode(found.headers["Authorization"].removeprefix("Basic ")) == b"op:p@ss"
+    assert found.shown == "http://titan:8772"
+    assert found.hide("op:p%40ss, p%40ss and voice=a") == "(secret), (secret) and (secret)"
 
 
 def test_what_comes_instead_of_speech_is_said(tmp_path: Path) -> None:
@@ -116,17 +137,17 @@ def test_what_comes_instead_of_speech_is_said(tmp_path: Path) -> None:
     app = loopback.voice_app(voices, loopback.FakeVoice(), token="s3cret")
     with loopback.serving(app) as url:
         loopback.wait_for(url, "ready")
-        body, headers = say.ask(ASK, url, "s3cret")
+        body, headers = say.ask(ASK, to(url))
         assert len(samples_of(headers, body)) > 500
-        with pytest.raises(say.NoReply, match="401, the token that the client sends") as raised:
-            say.ask(ASK, url, "wrong")
-        assert not raised.value.again
-        assert "s3cret" not in str(raised.value)
-        with pytest.raises(say.NoReply, match="404, the server lacks that path or voice"):
-            say.ask({**ASK, "reference_audio": "nobody.wav"}, url, "s3cret")
-    with pytest.raises(say.NoReply, match="refused") as raised:
-        say.ask(ASK, url, None)
-    assert raised.value.again
+        with pytest.raises(say.NoSpeech, match="401, the token that the client sends") as raised:
+            say.ask(ASK, to(url, "wrong"))
+        assert raised.value.wait_s is None
+        assert "wrong" not in str(raised.value)
+        with pytest.raises(say.NoSpeech, match="404, the server lacks that path or voice"):
+            say.ask({**ASK, "reference_audio": "nobody.wav"}, to(url))
+    with pytest.raises(say.NoSpeech, match="refused") as raised:
+        say.ask(ASK, to(url))
+    assert raised.value.wait_s == say.TRY_S
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -138,9 +159,9 @@ def test_the_token_goes_to_no_other_server(status: int) -> None:
         )
         with (
             loopback.Scripted(moved) as first,
-            pytest.raises(say.NoReply, match=f"status {status}") as raised,
+            pytest.raises(say.NoSpeech, match=f"status {status}") as raised,
         ):
-            say.ask(ASK, first.url, "s3cret")
+            say.ask(ASK, to(first.url))
         assert other.requests == []
     assert "which is not followed" in str(raised.value)
     assert "s3cret" not in str(raised.value)
@@ -150,8 +171,8 @@ def test_a_token_that_a_server_repeats_is_not_printed() -> None:
     say = plugin("library/tts_say")
     echo = loopback.pcm_answer(loopback.speechlike(2.4), X_Echo="s3cret")
     with loopback.Scripted(echo) as server:
-        _, headers = say.ask(ASK, server.url, "s3cret")
-    assert headers["x-echo"] == "(token)"
+        _, headers = say.ask(ASK, to(server.url))
+    assert headers["x-echo"] == "(secret)"
 
 
 def test_a_recording_that_cannot_be_kept_does_not_undo_the_switch(
