@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -26,16 +27,30 @@ from understudy.failover import decide  # noqa: E402
 
 #: What the module of this name documents.
 ARGUMENTS = {
-    "step": {"type": "str", "choices": ["begin", "decide", "end"], "required": True},
+    "step": {
+        "type": "str",
+        "choices": ["begin", "first", "decide", "refuse", "users", "end"],
+        "required": True,
+    },
     "command": {"type": "str", "required": True},
     "reports_dir": {"type": "path"},
     "evidence_days": {"type": "float", "default": 45},
     "primary": {"type": "dict"},
+    "primary_url": {"type": "str"},
     "to": {"type": "str"},
     "force": {"type": "bool", "default": False},
     "heard_for_s": {"type": "float", "default": 0},
+    "reason": {"type": "str"},
 }
-REQUIRED_IF = [("step", "begin", ["reports_dir"]), ("step", "decide", ["primary"])]
+REQUIRED_IF = [
+    ("step", "begin", ["reports_dir"]),
+    ("step", "first", ["primary"]),
+    ("step", "decide", ["primary"]),
+    ("step", "refuse", ["reason"]),
+    ("step", "users", ["primary_url"]),
+]
+#: The groups without which there is nothing to decide.
+GROUPS = ("primary", "standby", "clients")
 
 
 class ActionModule(ActionBase):
@@ -45,13 +60,19 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         _result, args = self.validate_argument_spec(ARGUMENTS, required_if=REQUIRED_IF)
-        own = task_vars["hostvars"]["localhost"].get("tts_route_switch", {})
-        step = {"begin": self._begin, "decide": self._decide, "end": self._end}[args["step"]]
+        own = dict(task_vars["hostvars"]["localhost"].get("tts_route_switch") or {})
+        step = getattr(self, f"_{args['step']}")
         return {"changed": False, **step(args, own, task_vars)}
 
     def _begin(
-        self, args: dict[str, Any], _own: dict[str, Any], _task_vars: dict[str, Any]
+        self, args: dict[str, Any], _own: dict[str, Any], task_vars: dict[str, Any]
     ) -> dict[str, Any]:
+        empty = [group for group in GROUPS if not task_vars["groups"].get(group)]
+        if empty:
+            raise AnsibleActionFail(
+                f"nobody was switched: the inventory has no host in the group `{empty[0]}`. "
+                "Next: ansible-inventory --graph, and put it in"
+            )
         reports, since = Path(args["reports_dir"]).resolve(), process.started_at(os.getppid())
         known = decide.evidence(str(reports), args["evidence_days"])
         facts = {"began": since, "evidence": known, "dir": ""}
@@ -72,31 +93,25 @@ class ActionModule(ActionBase):
             return {"switch": facts, "warnings": warnings}
         return {"switch": {**facts, "dir": str(path)}}
 
+    def _first(
+        self, args: dict[str, Any], own: dict[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Say which standby is tried first; none where nobody is to be switched."""
+        try:
+            decision = self._decision(args, task_vars, may_start=True)
+            return {"switch": {**own, "first": decision["to"]}}
+        except decide.Refused as error:
+            return self._refused(own, str(error), args["primary"])
+
     def _decide(
         self, args: dict[str, Any], own: dict[str, Any], task_vars: dict[str, Any]
     ) -> dict[str, Any]:
-        clients = {
-            name: row.get("tts_route_found")
-            or {"problem": row.get("tts_route_problem") or "nothing was seen"}
-            for name, row in self._hosts("clients", task_vars)
-        }
-        standbys = {
-            name: dict(row.get("tts_server_found") or {})
-            for name, row in self._hosts("standby", task_vars)
-        }
+        if own.get("refused"):
+            return {"switch": own}
         try:
-            decision = decide.decide(
-                args["command"],
-                clients,
-                standbys,
-                args["primary"],
-                args["to"] or "",
-                args["force"],
-                args["heard_for_s"],
-            )
+            decision = self._decision(args, task_vars)
         except decide.Refused as error:
-            self._record(own, {"status": "failed", "error": str(error), "primary": args["primary"]})
-            return {"failed": True, "msg": f"nobody was switched: {error}"}
+            return self._refused(own, str(error), args["primary"])
         loud = [f"{text}." for text in decision["warnings"]]
         if args["command"] == decide.FAILOVER and own["evidence"]["warning"]:
             loud.append(
@@ -107,11 +122,74 @@ class ActionModule(ActionBase):
         )
         return {"switch": {**own, "decision": decision}, "warnings": loud}
 
+    def _decision(
+        self, args: dict[str, Any], task_vars: dict[str, Any], *, may_start: bool = False
+    ) -> dict[str, Any]:
+        return decide.decide(
+            args["command"],
+            self._clients(task_vars),
+            self._standbys(task_vars),
+            args["primary"],
+            args["to"] or "",
+            args["force"],
+            args["heard_for_s"],
+            may_start=may_start,
+        )
+
+    def _refuse(
+        self, args: dict[str, Any], own: dict[str, Any], _task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        return self._refused(own, args["reason"])
+
+    def _refused(
+        self, own: dict[str, Any], reason: str, primary: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Note that nobody is switched; the last step fails with it.
+
+        Not at once: a play in which all hosts failed would be the last one, and the record would
+        stay as it is.
+        """
+        data = {"primary": primary} if primary else {}
+        self._record(own, {"status": "failed", "error": reason, **data})
+        return {"switch": {**own, "refused": f"nobody was switched: {reason}", "decision": None}}
+
+    def _users(
+        self, args: dict[str, Any], own: dict[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Say who uses this standby's server, or may."""
+        name = task_vars["inventory_hostname"]
+        found = decide.users(
+            {
+                client: row
+                for client, row in self._clients(task_vars).items()
+                if not self._moved(own, client, task_vars)
+            },
+            name,
+            self._standbys(task_vars)[name],
+            args["primary_url"],
+        )
+        return {"users": found}
+
+    @staticmethod
+    def _moved(own: dict[str, Any], client: str, task_vars: dict[str, Any]) -> bool:
+        """Whether a client was heard elsewhere in the course of this play."""
+        decision = own.get("decision") or {}
+        row = task_vars["hostvars"][client]
+        return bool(row.get("tts_route_heard") or client in (decision.get("settled") or {}))
+
     def _end(
         self, args: dict[str, Any], own: dict[str, Any], task_vars: dict[str, Any]
     ) -> dict[str, Any]:
+        if own.get("refused"):
+            return {"last_words": [own["refused"]], "ok": False, "msg": own["refused"]}
+        if not own.get("decision"):
+            skipped = (
+                f"nobody was switched: {args['command']} came to its end without a decision. "
+                f"Next: ansible-playbook {args['command']}, without --tags and --start-at-task"
+            )
+            return {"last_words": [skipped], "ok": False, "msg": skipped}
         if self._task.check_mode:
-            return {"last_words": []}
+            return {"last_words": [], "ok": True}
         rows = {}
         for name, row in self._hosts("clients", task_vars):
             rows[name] = {
@@ -119,20 +197,38 @@ class ActionModule(ActionBase):
                 "switched_at": row.get("tts_route_switched_at"),
                 "heard": row.get("tts_route_heard"),
                 "put_back": row.get("tts_route_put_back"),
+                "not_put_back": row.get("tts_route_not_put_back") or "",
                 "problem": row.get("tts_route_problem") or "",
             }
-        ready = (task_vars["hostvars"].get(own["decision"]["to"]) or {}).get(
-            "tts_server_found"
-        ) or {}
-        warning = own["evidence"]["warning"] if args["command"] == decide.FAILOVER else None
-        ready_at = float(ready["ready_at"]) if ready.get("ready") else None
+        warning, standby = None, {}
+        if args["command"] == decide.FAILOVER:
+            warning = own["evidence"]["warning"]
+            found = self._standbys(task_vars)[own["decision"]["to"]]
+            standby = {
+                "ready_at": float(found["ready_at"]) if found.get("ready") else None,
+                "ends_with": found.get("ends_with"),
+            }
         ended = decide.outcome(
-            args["command"], own["decision"], rows, own["began"], ready_at, warning
+            args["command"], own["decision"], rows, own["began"], standby, warning
         )
         words = ended.pop("last_words")
         self._record(own, ended)
-        words = ["", *words, *([f"record: {own['dir']}/switch.json"] if own["dir"] else [])]
-        return {"last_words": words, "ok": ended["status"] == "ok"}
+        words += [f"record: {own['dir']}/switch.json"] if own["dir"] else []
+        ok = ended["status"] == "ok"
+        return {"last_words": ["", *words], "ok": ok, "msg": "" if ok else " | ".join(words)}
+
+    def _clients(self, task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return {
+            name: row.get("tts_route_found")
+            or {"problem": row.get("tts_route_problem") or "it was not looked at"}
+            for name, row in self._hosts("clients", task_vars)
+        }
+
+    def _standbys(self, task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return {
+            name: dict(row.get("tts_server_found") or {})
+            for name, row in self._hosts("standby", task_vars)
+        }
 
     @staticmethod
     def _hosts(group: str, task_vars: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -16,13 +16,16 @@ options:
   step:
     description:
       - V(begin) makes the record and says what is known of the standby's voice.
-      - V(decide) says who is to speak to whom, or refuses.
-      - V(end) finishes the record; fails if a client could not be switched and heard.
+      - V(first) says which standby is tried first.
+      - V(decide) says which client is switched to which server.
+      - V(refuse) notes that nobody is switched.
+      - V(users) says who uses the standby that the task runs for, or may.
+      - V(end) finishes the record, and says whether all clients were switched and heard.
     type: str
-    choices: [begin, decide, end]
+    choices: [begin, first, decide, refuse, users, end]
     required: true
   command:
-    description: V(failover.yml) or V(failback.yml).
+    description: V(failover.yml), V(failback.yml), or V(standby.yml) for V(users).
     type: str
     required: true
   reports_dir:
@@ -33,19 +36,25 @@ options:
     type: float
     default: 45
   primary:
-    description: What C(tts_route) heard of the primary, and its C(url), for V(decide).
+    description: What C(tts_route) heard of the primary, and its C(url), for V(first) and V(decide).
     type: dict
+  primary_url:
+    description: URL of the primary's server, for V(users).
+    type: str
   to:
-    description: The standby that was asked for, for V(decide).
+    description: The standby that was asked for, for V(first) and V(decide).
     type: str
   force:
-    description: Fail over although the primary speaks, for V(decide).
+    description: Fail over although the primary speaks.
     type: bool
     default: false
   heard_for_s:
     description: How long what was heard through a client's URL stands, in seconds, for V(decide).
     type: float
     default: 0
+  reason:
+    description: Why nobody is switched, and the next command, for V(refuse).
+    type: str
 attributes:
   check_mode:
     support: full
@@ -68,17 +77,23 @@ EXAMPLES = r"""
 RETURN = r"""
 switch:
   description:
-    - The state that the play keeps in C(tts_route_switch), C(began), C(evidence), C(dir) and, from
-      V(decide) on, C(decision), as C(src/understudy/failover/decide.py) describes it.
-  returned: for V(begin) and V(decide)
+    - The state that the play keeps in C(tts_route_switch), C(began), C(evidence), C(dir), then
+      C(first), then C(decision), as C(src/understudy/failover/decide.py) describes it, or
+      C(refused), why nobody is switched.
+  returned: for all but V(users) and V(end)
   type: dict
+users:
+  description: Who uses the standby, or may, each with the reason.
+  returned: for V(users)
+  type: list
+  elements: str
 last_words:
   description: The lines to print at the end.
   returned: for V(end)
   type: list
   elements: str
 ok:
-  description: Whether every client was switched and heard.
+  description: Whether every client was switched and heard, and the standby's voice will last.
   returned: for V(end)
   type: bool
 """

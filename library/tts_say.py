@@ -20,6 +20,10 @@ options:
     description: The key in it that holds the voice server's URL.
     type: str
     required: true
+  url:
+    description: Another server to ask, with the client's token; the one in the file where empty.
+    type: str
+    default: ""
   token_key:
     description: The key in it that holds the token; empty where it is not there.
     type: str
@@ -169,7 +173,7 @@ def settings(p: dict[str, Any]) -> Settings:
         raise EnvFileError(f"{p['file']}: {error}") from error
     if not there and p["token_file"]:
         token = read(p["token_file"]).decode("utf-8-sig", "replace").strip()
-    parts = urlsplit(line.text())
+    parts, shown = urlsplit(p["url"] or line.text()), p["url"] or shown
     query = f"?{parts.query}" if parts.query else ""
     headers = {"Content-Type": "application/json"}
     user = parts.netloc.rpartition("@")[0]
@@ -252,6 +256,7 @@ def main() -> None:
         argument_spec={
             "file": {"type": "str", "required": True},
             "key": {"type": "str", "required": True, "no_log": False},
+            "url": string,
             "token_key": {**string, "no_log": False},
             "token_file": {**string, "no_log": False},
             "path": {"type": "str", "default": "/synthesize"},

@@ -13,10 +13,11 @@ options:
     description:
       - V(seen) looks.
       - V(warm) starts the server unless it runs, and waits until it has spoken.
+      - V(renewed) does that, too, and starts a server anew if what it is made of has changed.
       - V(cold) stops it.
       - V(idle) waits for a moment in which it speaks to nobody.
     type: str
-    choices: [seen, warm, cold, idle]
+    choices: [seen, warm, renewed, cold, idle]
     default: seen
   service:
     description: Where it is, and the commands for it.
@@ -67,6 +68,11 @@ options:
         type: list
         elements: str
         default: []
+      made_of:
+        description: Files, links and directories of files that it reads when it starts.
+        type: list
+        elements: str
+        default: []
   wait_s:
     description: How long to wait, in seconds, for V(warm) and V(idle).
     type: float
@@ -103,6 +109,14 @@ health:
   description: What the server says of itself; null where none of ours answers.
   returned: always
   type: dict
+outdated:
+  description: Whether it runs with something that was changed since it started.
+  returned: always
+  type: bool
+ends_with_login:
+  description: Whether it ends when the user's last login does, since the user does not linger.
+  returned: always
+  type: bool
 idle:
   description: Whether there was a moment in which it spoke to nobody.
   returned: for V(idle)
@@ -129,11 +143,16 @@ def run(module: AnsibleModule, server: VoiceServer) -> dict[str, Any]:
     if state == "seen" or module.check_mode:
         seen = server.look()
         ready = bool(seen["health"] and seen["health"].get("ready"))
-        changed = {"warm": not ready, "cold": seen["service"] == "running"}.get(state, False)
-        return {**seen, "changed": changed}
+        changed = {
+            "warm": not ready,
+            "renewed": not ready or seen["outdated"],
+            "cold": seen["service"] == "running",
+        }
+        return {**seen, "changed": changed.get(state, False)}
     if state == "idle":
         return {"idle": server.idle(wait_s), **server.look()}
-    changed = server.warm(wait_s) if state == "warm" else server.cold()
+    up = {"warm": server.warm, "renewed": server.renewed}
+    changed = up[state](wait_s) if state in up else server.cold()
     return {**server.look(), "changed": changed}
 
 
@@ -150,7 +169,7 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "default": "seen",
-                "choices": ["seen", "warm", "cold", "idle"],
+                "choices": ["seen", "warm", "renewed", "cold", "idle"],
             },
             "service": {
                 "type": "dict",
@@ -161,6 +180,7 @@ def main() -> None:
                     "failed_regex": required,
                     **{f"{name}_command": {**command, "required": True} for name in MUST},
                     **{f"{name}_command": {**command, "default": []} for name in MAY},
+                    "made_of": {**command, "default": []},
                 },
             },
             "wait_s": {"type": "float", "default": 120},

@@ -94,12 +94,13 @@ def identify(url: str, timeout_s: float) -> dict[str, Any]:
         timeout_s: for all of it, in seconds.
 
     Returns:
-        ``instance`` (None where it reports none) and ``seen``, for people.
+        ``instance`` (None where it reports none), ``answers`` (whether anything was heard of it)
+        and ``seen``, for people.
     """
     try:
         reply = ask(f"{url}/health", timeout_s)
     except NoReply as error:
-        return {"instance": None, "seen": f"{url}/health: {error}"}
+        return {"instance": None, "answers": False, "seen": f"{url}/health: {error}"}
     try:
         document = json.loads(reply.body)
         instance, state = document.get("instance"), document.get("state")
@@ -109,5 +110,6 @@ def identify(url: str, timeout_s: float) -> dict[str, Any]:
     said = f"state {str(state)[:50]}" if state else "no state"
     return {
         "instance": instance if known else None,
+        "answers": True,
         "seen": f"{url}/health: status {reply.status}, {said}",
     }

@@ -6,8 +6,10 @@ which is 200 only after a real synthesis that passed the audio checks.
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import json
+import os
 import re
 import time
 import urllib.error
@@ -15,6 +17,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import clock
 from .command import CommandError, run
 
 #: Seconds between two looks, for one look, and for one command.
@@ -47,6 +50,7 @@ class VoiceServer:
             voice is there all the same.
         reset_command: makes a service that was given up startable again; empty for none.
         log_command: prints its last lines.
+        made_of: what it reads when it starts, files and directories of files.
     """
 
     health_url: str
@@ -58,6 +62,7 @@ class VoiceServer:
     keep_command: list[str] = field(default_factory=list)
     reset_command: list[str] = field(default_factory=list)
     log_command: list[str] = field(default_factory=list)
+    made_of: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list, init=False)
 
     def health(self) -> dict[str, Any] | None:
@@ -84,8 +89,28 @@ class VoiceServer:
         return "failed" if re.search(self.failed_regex, output, re.MULTILINE) else "stopped"
 
     def look(self) -> dict[str, Any]:
-        """Return ``service`` and ``health``."""
-        return {"service": self.service(), "health": self.health()}
+        """Return ``service``, ``health``, ``outdated`` and ``ends_with_login``."""
+        service, health = self.service(), self.health()
+        return {
+            "service": service,
+            "health": health,
+            "outdated": self._outdated(health),
+            "ends_with_login": self._ends_with_login(),
+        }
+
+    def _outdated(self, health: dict[str, Any] | None) -> bool:
+        """Whether something that it is made of was changed after it had started."""
+        try:
+            started = clock.unix((health or {})["started_at"])
+        except (KeyError, TypeError, ValueError):
+            return False
+        return max(map(_changed_at, self.made_of), default=0.0) > started + 1  # in whole seconds
+
+    def _ends_with_login(self) -> bool:
+        """Whether it is a service of the user's systemd, which ends with the last login."""
+        if "--user" not in self.start_command:
+            return False
+        return not os.path.exists(f"/var/lib/systemd/linger/{getpass.getuser()}")
 
     def warm(self, timeout_s: float) -> bool:
         """Bring it up and wait until it has spoken; return whether anything was started.
@@ -126,6 +151,12 @@ class VoiceServer:
             time.sleep(LOOK_S)
             health = self.health()
         return started
+
+    def renewed(self, timeout_s: float) -> bool:
+        """As `warm`, with what it is made of now; return whether anything was started."""
+        if self._outdated(self.health()):
+            self.cold()
+        return self.warm(timeout_s)
 
     def _keep(self) -> None:
         if self.keep_command:
@@ -172,3 +203,15 @@ class VoiceServer:
         except ServerError:
             return ""
         return f"; the end of its log:\n{output[-LOG_CHARACTERS:]}" if output else ""
+
+
+def _changed_at(path: str) -> float:
+    """Return when a file, a link or what is in a directory was last changed, in Unix seconds."""
+    path = os.path.expanduser(path)
+    try:
+        times = [os.lstat(path).st_mtime]
+        if os.path.isdir(path) and not os.path.islink(path):
+            times += [entry.stat(follow_symlinks=False).st_mtime for entry in os.scandir(path)]
+    except OSError:
+        return 0.0
+    return max(times)

@@ -26,17 +26,17 @@ LOCKS = [
     if not path.stem.endswith(("-overrides", "-excludes"))
 ]
 GROUP_VARS = ROOT / "inventory/group_vars"
-PLAYS = sorted((ROOT / "playbooks").rglob("*.yml"))
+PLAYS = sorted(path for path in (ROOT / "playbooks").rglob("*.yml") if path.parent.name != "vars")
 WRAPPERS = sorted(path for path in ROOT.glob("*.yml") if not path.name.startswith("."))
 
 #: What the name of a play, block or task may begin with: a log says what is being done. A new
 #: verb is added here, once somebody has seen that it is one.
 VERBS = """
     Add Arm Ask Attribute Begin Benchmark Bring Build Calibrate Check Claim Clear Close Collect
-    Compare Compute Copy Decide End Fail Fetch Find Finish Follow Give Hold Inspect Install Judge
-    Keep Leave Let Look Make Mark Measure Move Note Open Pack Pause Probe Prove Put Read Record
-    Reload Remember Remove Renew Report Request Return Run Select Serve Set Signal Speak Stage Start
-    Stop Switch Try Unpack Verify Wait Watch Write
+    Compare Compute Copy Decide End Fail Fetch Find Finish Follow Give Have Hold Inspect Install
+    Judge Keep Leave Let Look Make Mark Measure Move Note Open Pack Pause Probe Prove Put Read
+    Record Reload Remember Remove Renew Report Request Return Run Select Serve Set Signal Speak
+    Stage Start Stop Switch Try Unpack Verify Wait Watch Write
 """
 
 #: What a literal default of each documented type is in Python.

@@ -82,6 +82,7 @@ def test_nobody_is_waited_for_longer_than_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 ASK = {
+    "url": "",
     "token_key": "TOKEN",
     "token_file": "",
     "key": "URL",
@@ -111,6 +112,7 @@ def test_url_and_token_come_from_where_the_client_has_them(tmp_path: Path) -> No
         return found
 
     assert say.settings(asked).url == "http://titan:8772/synthesize"
+    assert say.settings({**asked, "url": "http://panda:8772"}).url == "http://panda:8772/synthesize"
     assert sent() == "s3cret"
     assert sent(token_key="") is None
     assert sent(token_key="NO", token_file=str(token)) == "other"

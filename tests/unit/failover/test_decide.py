@@ -17,9 +17,14 @@ MUTE = {"host": "panda", "speaks": False, "seen": "no connection", "wall_s": 1.5
 SPEAKS = {**MUTE, "speaks": True, "seen": ""}
 
 
+#: A server that is none of ours, which says no instance.
+OTHER = {"instance": None, "answers": True}
+
+
 def client(**changes: Any) -> dict[str, Any]:
     return {
         "url": PANDA,
+        "server": OTHER,
         "epoch": 0,
         "target": None,
         "previous": None,
@@ -52,6 +57,8 @@ def test_failover_and_again() -> None:
         "epoch": 1,
         "already_switched": False,
         "settled": {},
+        "mute": ["a", "b"],
+        "unknown": [],
         "warnings": [],
     }
     again = failover({"a": away(), "b": away()})
@@ -69,7 +76,7 @@ def test_who_was_just_heard_has_nothing_left_to_do() -> None:
     for other_time in (1601, 999):  # a clock that was set
         assert failover(both, heard_for_s=600, now=other_time)["settled"] == {}
     starting = {"titan": {**UP, "ready": False}}
-    assert failover(both, standbys=starting, **soon)["settled"] == {}
+    assert failover(both, standbys=starting, may_start=True, **soon)["settled"] == {}
     for other in (
         client(),
         away(),
@@ -126,14 +133,34 @@ def test_nobody_to_tell() -> None:
 
 def test_which_standby() -> None:
     other = {"url": "http://t2:8772", "reached": True, "ready": False}
-    lost = {"url": TITAN, "reached": False, "ready": False}
-    assert failover({"a": client()}, standbys={"titan": lost, "t2": other})["to"] == "t2"
-    assert failover({"a": client()}, standbys={"t2": other, "titan": UP})["to"] == "titan"
-    assert failover({"a": client()}, standbys={"t2": other, "titan": UP}, to="t2")["to"] == "t2"
-    with pytest.raises(s.Refused, match="titan cannot be reached, and nobody else can speak"):
-        failover({"a": client()}, standbys={"titan": lost})
+    both = {"t2": other, "titan": UP}
+    assert failover({"a": client()}, standbys=both)["to"] == "titan"
+    assert failover({"a": client()}, standbys=both, to="t2", may_start=True)["to"] == "t2"
+    up = {"t2": {**other, "ready": True}, "titan": UP}
+    assert failover({"a": client()}, standbys=up)["to"] == "t2"  # the inventory's order
+    assert failover({"a": client()}, standbys=up, to="titan")["to"] == "titan"
     with pytest.raises(s.Refused, match="t3 is not in the group"):
         failover({"a": client()}, to="t3")
+
+
+def test_a_standby_that_cannot_speak_gives_way_to_the_next_one() -> None:
+    t2 = {"url": "http://t2:8772", "reached": True, "ready": False, "problem": "no weights"}
+    lost = {"url": TITAN, "reached": False, "ready": False, "problem": "it cannot be reached: gone"}
+    found = failover({"a": client()}, standbys={"t2": t2, "titan": UP}, to="t2")
+    assert found["to"] == "titan"
+    assert found["warnings"] == [
+        "t2, which was asked for, cannot speak (no weights); titan is used"
+    ]
+    tried = {"standbys": {"titan": lost, "t2": t2}, "may_start": True}
+    assert failover({"a": client()}, **tried)["to"] == "t2"
+    with pytest.raises(
+        s.Refused,
+        match=r"no standby can speak\. t2: no weights; titan: it cannot be reached: gone\. "
+        "Next: ssh titan true",
+    ):
+        failover({"a": client()}, standbys={"titan": lost, "t2": t2})
+    with pytest.raises(s.Refused, match="the group `standby` is empty"):
+        s.order({})
 
 
 def test_failback_goes_where_the_voice_came_from() -> None:
@@ -153,6 +180,60 @@ def test_failback_of_a_client_that_remembers_nothing_or_another_standby() -> Non
     assert failback({"a": chained})["urls"] == {"a": PANDA}
     # the standby is dead and says no URL any more
     assert failback({"a": away()}, {"titan": {}})["urls"] == {"a": PANDA}
+
+
+# --- who uses a standby ----------------------------------------------------------------------
+
+OURS = {"url": TITAN, "instance": "a1", "reached": True, "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("row", "how"),
+    [
+        (client(url="http://TITAN:8772/"), "uses it"),
+        (client(url="http://titan.lan:8772", server={"instance": "a1"}), "uses it, as"),
+        (client(url="http://10.0.0.7:8772", target="titan", epoch=1), "uses it, as"),
+        (client(url="http://10.0.0.7:8772"), ""),  # another server, which answers
+        (client(url="http://10.0.0.7:8772", server={"instance": "b2"}), ""),
+        (client(url="http://10.0.0.7:8772", server={"instance": None}), "may use it, as"),
+        (client(url="http://10.0.0.7:8772", server=None), "may use it, as"),
+        (client(url="http://Panda:8772/", server={"instance": None}), ""),  # mute, and not titan
+        ({"problem": "it is frozen"}, "may use it, since it was not looked at: it is frozen"),
+    ],
+)
+def test_who_uses_a_standby(row: dict[str, Any], how: str) -> None:
+    found = s.users({"a": row}, "titan", OURS, PANDA)
+    assert (found[0] if found else "").startswith(f"a {how}" if how else "")
+    assert bool(found) == bool(how)
+
+
+def test_failback_knows_a_standby_by_its_instance() -> None:
+    by_hand = client(url="http://titan.lan:8772", server={"instance": "a1"})
+    decision = failback({"a": by_hand}, {"titan": OURS})
+    assert decision["urls"] == {"a": PANDA}
+    assert not decision["already_switched"]
+    slash = failback({"a": client(url=f"{TITAN}/")})
+    assert slash["urls"] == {"a": PANDA}
+    chained = away(previous={"target": None, "url": "http://TITAN:8772/"})
+    assert failback({"a": chained})["urls"] == {"a": PANDA}
+
+
+def test_what_is_heard_through_another_url_is_not_called_the_primary() -> None:
+    decision = failback({"a": client(url="http://cloud"), "b": client(url="http://PANDA:8772/")})
+    assert decision["unknown"] == ["a"]
+    heard = {"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}
+    rows = {name: {"url": url, "heard": heard} for name, url in decision["urls"].items()}
+    words = s.outcome(s.FAILBACK, decision, rows, 100.0, {}, None)["last_words"]
+    assert words[0].startswith("a: a server that is not panda's as the inventory has it speaks")
+    assert words[1].startswith("b: panda speaks, heard through http://PANDA:8772/")
+
+
+def test_nobody_goes_back_to_a_voice_that_is_known_to_be_mute() -> None:
+    rows = {"a": client(), "b": client(url="http://cloud")}
+    assert failover(rows)["mute"] == ["a"]
+    assert failover(rows, SPEAKS, force=True)["mute"] == []
+    down = {"titan": {**UP, "ready": False}}
+    assert failback({"a": away()}, down)["mute"] == ["a"]
 
 
 def test_a_change_by_hand_is_said() -> None:
@@ -216,20 +297,23 @@ def test_no_evidence(tmp_path: Path, text: str) -> None:
 # --- the last words --------------------------------------------------------------------------
 
 
+DECISION: dict[str, Any] = {"to": "titan", "warnings": ["look"], "settled": {}, "unknown": []}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {"url": TITAN, "switched_at": 103.6, "heard": None, "problem": "status 401", **changes}
+
+
 def test_outcome() -> None:
-    decision = {"to": "titan", "warnings": ["look"], "settled": {}}
     heard = {"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}
     rows = {
-        "a": {"url": TITAN, "switched_at": 103.5, "heard": heard, "put_back": None, "problem": ""},
-        "b": {
-            "url": TITAN,
-            "switched_at": 103.6,
-            "heard": None,
-            "put_back": PANDA,
-            "problem": "status 401",
-        },
+        "a": row(switched_at=103.5, heard=heard, problem=""),
+        "b": row(),
+        "c": row(switched_at=None, problem="it cannot be reached"),
+        "d": row(put_back="http://cloud"),
+        "e": row(not_put_back="disk full"),
     }
-    ended = s.outcome(s.FAILOVER, decision, rows, 100.0, 102.25, "stale")
+    ended = s.outcome(s.FAILOVER, DECISION, rows, 100.0, {"ready_at": 102.25}, "stale")
     assert ended["status"] == "failed"
     assert ended["times"] == {
         "server_ready_s": 2.25,
@@ -238,8 +322,11 @@ def test_outcome() -> None:
         "synthesis_s": 0.8,
     }
     assert ended["last_words"] == [
+        "e: NOT PUT BACK, its callers may hear nothing: disk full; before that: status 401",
+        f"b: NOT heard: status 401; it stays with {TITAN}",
+        "c: NOT switched: it cannot be reached",
+        "d: NOT switched: status 401; put back to http://cloud, which speaks",
         f"a: titan speaks, heard through {TITAN} (3.1 s of audio)",
-        f"b: NOT switched: status 401; put back to {PANDA}",
         "time since the command: server ready 2.2 s, clients switched 3.6 s, "
         "first valid audio 5.0 s, 0.8 s of it one synthesis",
         "warning: look",
@@ -247,17 +334,24 @@ def test_outcome() -> None:
         "next: mend what is said above, then ansible-playbook failover.yml again: "
         "it finishes the rest",
     ]
-    del rows["b"]
-    ended = s.outcome(s.FAILBACK, decision, rows, 100.0, None, None)
+    ended = s.outcome(s.FAILBACK, DECISION, {"a": rows["a"]}, 100.0, {}, None)
     assert ended["status"] == "ok"
     assert not any(line.startswith("next") for line in ended["last_words"])
 
 
+def test_a_voice_that_will_not_last_is_no_success() -> None:
+    rows = {"a": row(heard={"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}, problem="")}
+    standby = {"ready_at": 102.0, "ends_with": "its voice ends with your login"}
+    ended = s.outcome(s.FAILOVER, DECISION, rows, 100.0, standby, None)
+    assert ended["status"] == "failed"
+    assert ended["last_words"][0] == "titan: its voice ends with your login"
+
+
 def test_outcome_of_a_second_run() -> None:
     heard = {"at": 66.0, "wall_s": 0.8, "audio_s": 3.1}
-    decision = {"to": "titan", "warnings": [], "settled": {"a": heard}}
-    rows = {"a": {"url": TITAN, "switched_at": None, "heard": None, "problem": ""}}
-    ended = s.outcome(s.FAILOVER, decision, rows, 100.0, 102.0, None)
+    decision = {**DECISION, "warnings": [], "settled": {"a": heard}}
+    rows = {"a": row(switched_at=None, problem="")}
+    ended = s.outcome(s.FAILOVER, decision, rows, 100.0, {"ready_at": 102.0}, None)
     assert ended["status"] == "ok"
     assert ended["clients"]["a"]["heard"] == heard
     assert ended["times"]["heard_s"] is None

@@ -85,14 +85,53 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_up_and_down(service: Service) -> None:
-    assert service.server.look() == {"service": "stopped", "health": None}
+    seen = {"outdated": False, "ends_with_login": False}
+    assert service.server.look() == {"service": "stopped", "health": None, **seen}
     assert service.server.warm(20) is True
     assert (service.home / "kept").exists()
-    assert service.server.look() == {"service": "running", "health": READY}
+    assert service.server.look() == {"service": "running", "health": READY, **seen}
     assert service.server.warm(20) is False
     assert service.server.cold() is True
     assert service.server.cold() is False
     assert service.server.health() is None
+
+
+def test_what_was_changed_since_it_started_is_brought_in(service: Service) -> None:
+    home, pid = service.home, service.home / "pid"
+    settings, weights = home / "serve.json", home / "weights"
+    settings.touch()
+    weights.mkdir()
+    (home / "code").symlink_to(home / "old")
+    service.server.made_of = [str(settings), str(weights), str(home / "code"), str(home / "none")]
+    started = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
+    service.says({**READY, "started_at": stamp})
+    assert service.server.renewed(20) is True
+    first = pid.read_text()
+    assert service.server.renewed(20) is False
+    assert pid.read_text() == first
+
+    def later(path: Path) -> None:
+        os.utime(path, (started + 5, started + 5), follow_symlinks=False)
+
+    (weights / "t3").touch()
+    for changed in (settings, weights / "t3", home / "code"):
+        before = os.lstat(changed).st_mtime
+        later(changed)
+        assert service.server.look()["outdated"], changed
+        assert service.server.warm(20) is False  # a failover does not wait for it
+        os.utime(changed, (before, before), follow_symlinks=False)
+    later(settings)
+    assert service.server.renewed(20) is True
+    assert pid.read_text() != first
+
+
+def test_a_service_of_the_user_ends_with_the_login(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.server.start_command = ["systemctl", "--user", "start", "understudy-tts"]
+    monkeypatch.setattr(v.getpass, "getuser", lambda: "nobody-lingers")
+    assert service.server.look()["ends_with_login"]
 
 
 def test_one_that_was_given_up_is_started_all_the_same(service: Service) -> None:
