@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ REQUIRED_IF = [
 ]
 #: The groups without which there is nothing to decide.
 GROUPS = ("primary", "standby", "clients")
+
+
+NOT_OK = "not every client is switched and heard: the last lines below say which, and why"
+#: What Ansible and SSH put before the text that tells something.
+PREAMBLE = re.compile(
+    r"(Task failed: |Failed to connect to the host via ssh: |mux_client_\S+: .*\n|ssh: )"
+)
+
+
+def short(text: str | None) -> str:
+    """Return what was seen on one line, without what is the same each time; the end of a log stays."""
+    return PREAMBLE.sub("", text or "").strip()
 
 
 class ActionModule(ActionBase):
@@ -197,8 +210,8 @@ class ActionModule(ActionBase):
                 "switched_at": row.get("tts_route_switched_at"),
                 "heard": row.get("tts_route_heard"),
                 "put_back": row.get("tts_route_put_back"),
-                "not_put_back": row.get("tts_route_not_put_back") or "",
-                "problem": row.get("tts_route_problem") or "",
+                "not_put_back": short(row.get("tts_route_not_put_back")),
+                "problem": short(row.get("tts_route_problem")),
             }
         warning, standby = None, {}
         if args["command"] == decide.FAILOVER:
@@ -214,21 +227,21 @@ class ActionModule(ActionBase):
         words = ended.pop("last_words")
         self._record(own, ended)
         words += [f"record: {own['dir']}/switch.json"] if own["dir"] else []
-        ok = ended["status"] == "ok"
-        return {"last_words": ["", *words], "ok": ok, "msg": "" if ok else " | ".join(words)}
+        return {"last_words": ["", *words], "ok": ended["status"] == "ok", "msg": NOT_OK}
 
     def _clients(self, task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return {
             name: row.get("tts_route_found")
-            or {"problem": row.get("tts_route_problem") or "it was not looked at"}
+            or {"problem": short(row.get("tts_route_problem")) or "it was not looked at"}
             for name, row in self._hosts("clients", task_vars)
         }
 
     def _standbys(self, task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        return {
-            name: dict(row.get("tts_server_found") or {})
-            for name, row in self._hosts("standby", task_vars)
-        }
+        found = {}
+        for name, row in self._hosts("standby", task_vars):
+            seen = row.get("tts_server_found") or {}
+            found[name] = {**seen, "problem": short(seen.get("problem"))}
+        return found
 
     @staticmethod
     def _hosts(group: str, task_vars: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

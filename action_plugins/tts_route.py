@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
             args.pop("holder", None)
         result: dict[str, Any] = self._execute_module("tts_route", args, task_vars=task_vars)
         claim = result.get("claim")
-        if args.get("state") == "claimed" and result.get("failed") and claim and is_dead(claim):
+        if args.get("state") == "switched" and result.get("failed") and claim and is_dead(claim):
             args["instead_of"] = claim["id"]
             result = self._execute_module("tts_route", args, task_vars=task_vars)
         return result

@@ -35,13 +35,13 @@ options:
   state:
     description:
       - V(seen) looks.
-      - V(claimed) keeps others from switching; fails if somebody else does.
-      - V(switched) points the client at O(url) and reloads it; needs the claim.
+      - V(switched) claims the client, so that nobody else switches it meanwhile, points it at O(url)
+        and reloads it; fails if somebody else has it.
       - V(restored) puts the line back that the last switch replaced, and reloads the client; needs
         the claim. Fails if the file was changed by hand since.
       - V(released) gives the claim back.
     type: str
-    choices: [seen, claimed, switched, restored, released]
+    choices: [seen, switched, restored, released]
     default: seen
   holder:
     description: Who switches, with C(id), C(who) and C(command); the action plugin fills it in.
@@ -137,11 +137,10 @@ def act(p: dict[str, Any], route: Any, check: bool) -> Any:
     if state in ("switched", "restored") and check:
         return route.plan(p["url"] if state == "switched" else route.before()["url"])
     if state == "switched":
+        route.claim(holder, p["claim_ttl_s"], p["instead_of"])
         return route.switch(p["epoch"], p["target"], p["url"], holder, p["reload_command"])
     if state == "restored":
         return route.restore(p["epoch"], holder, p["reload_command"])
-    if state == "claimed" and not check:
-        route.claim(holder, p["claim_ttl_s"], p["instead_of"])
     if state == "released" and not check:
         route.release(holder["id"], p["heard"])
     return {}  # a claim is given back: nothing is changed by it
@@ -180,7 +179,7 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "default": "seen",
-                "choices": ["seen", "claimed", "switched", "restored", "released"],
+                "choices": ["seen", "switched", "restored", "released"],
             },
             "holder": {"type": "dict"},
             "instead_of": {"type": "str"},
@@ -193,7 +192,6 @@ def main() -> None:
             "identify_s": {"type": "float", "default": 0},
         },
         required_if=[
-            ("state", "claimed", ["holder"]),
             ("state", "released", ["holder"]),
             ("state", "switched", ["holder", "epoch", "target", "url"]),
             ("state", "restored", ["holder", "epoch"]),
