@@ -62,7 +62,7 @@ PREAMBLE = re.compile(
 
 
 def short(text: str | None) -> str:
-    """Return what was seen on one line, without what is the same each time; the end of a log stays."""
+    """Return what was seen without what is the same each time."""
     return PREAMBLE.sub("", text or "").strip()
 
 

@@ -35,8 +35,8 @@ options:
   state:
     description:
       - V(seen) looks.
-      - V(switched) claims the client, so that nobody else switches it meanwhile, points it at O(url)
-        and reloads it; fails if somebody else has it.
+      - V(switched) claims the client, so that nobody else switches it meanwhile, points it at
+        O(url) and reloads it; fails if somebody else has it.
       - V(restored) puts the line back that the last switch replaced, and reloads the client; needs
         the claim. Fails if the file was changed by hand since.
       - V(released) gives the claim back.
