@@ -213,16 +213,20 @@ class ActionModule(ActionBase):
                 "not_put_back": short(row.get("tts_route_not_put_back")),
                 "problem": short(row.get("tts_route_problem")),
             }
-        warning, standby = None, {}
+        standbys, to = self._standbys(task_vars), own["decision"]["to"]
         if args["command"] == decide.FAILOVER:
-            warning = own["evidence"]["warning"]
-            found = self._standbys(task_vars)[own["decision"]["to"]]
-            standby = {
-                "ready_at": float(found["ready_at"]) if found.get("ready") else None,
-                "ends_with": found.get("ends_with"),
-            }
+            warning, found = own["evidence"]["warning"], standbys[to]
+            ready_at = float(found["ready_at"]) if found.get("ready") else None
+            losses = [f"{to}: {found['ends_with']}"] if found.get("ends_with") else []
+        else:
+            warning = ready_at = None
+            failures = (
+                (name, short(row.get("tts_server_not_idle")))
+                for name, row in self._hosts("standby", task_vars)
+            )
+            losses = [f"{name}: not in its idle state: {text}" for name, text in failures if text]
         ended = decide.outcome(
-            args["command"], own["decision"], rows, own["began"], standby, warning
+            args["command"], own["decision"], rows, own["began"], ready_at, warning, losses
         )
         words = ended.pop("last_words")
         self._record(own, ended)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +275,9 @@ def outcome(
     decision: dict[str, Any],
     clients: dict[str, dict[str, Any]],
     began: float,
-    standby: dict[str, Any],
+    ready_at: float | None,
     evidence_warning: str | None,
+    losses: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what is recorded in the end, and the last words.
 
@@ -287,9 +288,9 @@ def outcome(
             ``not_put_back`` (or ""), ``switched_at``, ``heard`` (None, or ``at``, ``wall_s``,
             ``audio_s``), ``url``.
         began: when the command was typed, Unix time; and so are all times.
-        standby: that was switched to: ``ready_at`` (None where it was not seen to be ready) and
-            ``ends_with`` ("", or why its voice will not last); empty for a failback.
+        ready_at: when the standby was seen to be ready.
         evidence_warning: of `evidence`, where the standby speaks now.
+        losses: what else went wrong, on the standbys.
 
     Returns:
         ``status``, ``clients``, ``times`` (in seconds from `began`; None where there is none) and
@@ -304,16 +305,13 @@ def outcome(
     switched = [row["switched_at"] for row in clients.values() if row.get("switched_at")]
     fresh = [row["heard"] for row in heard.values() if row["heard"]["at"] >= began]
     first = min(fresh, key=lambda row: row["at"], default=None)
-    ready_at = standby.get("ready_at")
     times = {
         "server_ready_s": round(ready_at - began, 2) if ready_at else None,
         "switched_s": round(max(switched) - began, 2) if switched else None,
         "heard_s": round(first["at"] - began, 2) if first else None,
         "synthesis_s": first["wall_s"] if first else None,
     }
-    words = list(_losses(mute))
-    if standby.get("ends_with"):
-        words.append(f"{decision['to']}: {standby['ends_with']}")
+    words = [*_losses(mute), *losses]
     for name, row in heard.items():
         who = f"a server that is not {decision['to']}'s as the inventory has it"
         who = who if name in decision["unknown"] else decision["to"]
@@ -337,7 +335,7 @@ def outcome(
             f"ansible-playbook {command} -e tts_route_heard_for_s=0"
         )
     words += [f"warning: {text}" for text in [*decision["warnings"], evidence_warning] if text]
-    failed = bool(mute or standby.get("ends_with"))
+    failed = bool(mute or losses)
     if failed:
         words.append(
             f"next: mend what is said above, then ansible-playbook {command} again: "

@@ -223,7 +223,7 @@ def test_what_is_heard_through_another_url_is_not_called_the_primary() -> None:
     assert decision["unknown"] == ["a"]
     heard = {"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}
     rows = {name: {"url": url, "heard": heard} for name, url in decision["urls"].items()}
-    words = s.outcome(s.FAILBACK, decision, rows, 100.0, {}, None)["last_words"]
+    words = s.outcome(s.FAILBACK, decision, rows, 100.0, None, None)["last_words"]
     assert words[0].startswith("a: a server that is not panda's as the inventory has it speaks")
     assert words[1].startswith("b: panda speaks, heard through http://PANDA:8772/")
 
@@ -313,7 +313,7 @@ def test_outcome() -> None:
         "d": row(put_back="http://cloud"),
         "e": row(not_put_back="disk full"),
     }
-    ended = s.outcome(s.FAILOVER, DECISION, rows, 100.0, {"ready_at": 102.25}, "stale")
+    ended = s.outcome(s.FAILOVER, DECISION, rows, 100.0, 102.25, "stale")
     assert ended["status"] == "failed"
     assert ended["times"] == {
         "server_ready_s": 2.25,
@@ -334,15 +334,15 @@ def test_outcome() -> None:
         "next: mend what is said above, then ansible-playbook failover.yml again: "
         "it finishes the rest",
     ]
-    ended = s.outcome(s.FAILBACK, DECISION, {"a": rows["a"]}, 100.0, {}, None)
+    ended = s.outcome(s.FAILBACK, DECISION, {"a": rows["a"]}, 100.0, None, None)
     assert ended["status"] == "ok"
     assert not any(line.startswith("next") for line in ended["last_words"])
 
 
 def test_a_voice_that_will_not_last_is_no_success() -> None:
     rows = {"a": row(heard={"at": 105.0, "wall_s": 0.8, "audio_s": 3.1}, problem="")}
-    standby = {"ready_at": 102.0, "ends_with": "its voice ends with your login"}
-    ended = s.outcome(s.FAILOVER, DECISION, rows, 100.0, standby, None)
+    losses = ["titan: its voice ends with your login"]
+    ended = s.outcome(s.FAILOVER, DECISION, rows, 100.0, 102.0, None, losses)
     assert ended["status"] == "failed"
     assert ended["last_words"][0] == "titan: its voice ends with your login"
 
@@ -351,7 +351,7 @@ def test_outcome_of_a_second_run() -> None:
     heard = {"at": 66.0, "wall_s": 0.8, "audio_s": 3.1}
     decision = {**DECISION, "warnings": [], "settled": {"a": heard}}
     rows = {"a": row(switched_at=None, problem="")}
-    ended = s.outcome(s.FAILOVER, decision, rows, 100.0, {"ready_at": 102.0}, None)
+    ended = s.outcome(s.FAILOVER, decision, rows, 100.0, 102.0, None)
     assert ended["status"] == "ok"
     assert ended["clients"]["a"]["heard"] == heard
     assert ended["times"]["heard_s"] is None
