@@ -5,15 +5,20 @@ Action only: it runs on the control node and asks over HTTP; no task touches the
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+try:
+    from understudy.common.sockets import connect
+    from understudy.common.urls import endpoint
+except ImportError as error:
+    missing: ImportError | None = error
+else:
+    missing = None
 
 #: What the module of this name documents.
 ARGUMENTS = {
@@ -29,6 +34,10 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
+        if missing:
+            raise AnsibleActionFail(
+                f"control node: {missing}. Next: make control, then . .venv/bin/activate"
+            )
         _result, args = self.validate_argument_spec(ARGUMENTS)
         config, times = args["config"], args["times"]
         pause = args["hold_down_s"] / max(times - 1, 1)
@@ -37,8 +46,8 @@ class ActionModule(ActionBase):
         while spoke < times:
             if spoke:
                 time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
-            missing = self._missing(config["url"], args["connect_s"])
-            found = {"healthy": False, "seen": missing} if missing else self._probe(config)
+            gone = self._missing(config["url"], args["connect_s"])
+            found = {"healthy": False, "seen": gone} if gone else self._probe(config)
             if not found["healthy"]:
                 break
             spoke += 1
@@ -57,33 +66,19 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _probe(config: dict[str, Any]) -> dict[str, Any]:
-        try:
-            from understudy.bench.primary import (
-                probe,  # not before: a dead primary need not wait for it
-            )
-        except ImportError as error:
-            raise AnsibleActionFail(
-                f"control node: {error}. Next: make control, then . .venv/bin/activate"
-            ) from error
+        from understudy.bench.primary import probe  # a dead primary need not wait for it
+
         return probe(config)
 
     @staticmethod
     def _missing(url: str, seconds: float) -> str:
         """Return why there is no connection; nothing where one was made."""
-        parts = urlsplit(url)
-        address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        seen = [f"no connection to {address[0]} port {address[1]} within {seconds:g} s"]
-
-        def connect() -> None:
-            try:
-                socket.create_connection(address, timeout=seconds).close()
-            except OSError as error:
-                seen[0] = f"no connection to {address[0]} port {address[1]}: {error}"
-            else:
-                seen[0] = ""
-
-        # A thread, since a name is looked up without any limit of time.
-        thread = threading.Thread(target=connect, daemon=True)
-        thread.start()
-        thread.join(seconds)
-        return seen[0]
+        try:
+            host, port = endpoint(url)
+        except ValueError as error:
+            return str(error)
+        try:
+            connect(host, port, seconds).close()
+        except OSError as error:
+            return f"no connection to {host} port {port}: {error}"
+        return ""

@@ -1,4 +1,4 @@
-"""Base URLs of voice servers, compared by what they mean and not by how they are spelt."""
+"""Base URLs of voice servers: made of a host, taken apart, and compared by what they mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ from pydantic_core import Url
 _ZONE = re.compile(r"(^\s*\w+://(?:[^/?#\\@]*@)?\[[\da-fA-F:.]+)%(?:25)?([^]/%@]+)(?=\])", re.ASCII)
 
 
+def url_host(host: str) -> str:
+    """Return a host's name or address as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def endpoint(url: str) -> tuple[str, int]:
+    """Return host and port of a base URL, as a socket takes them.
+
+    Raises:
+        ValueError: it is none; the message says what one looks like.
+    """
+    parsed = _parse(url)
+    if parsed is None or parsed[0] not in ("http", "https") or parsed[2] is None:
+        raise ValueError(
+            f"{url!r} is no base URL, such as http://panda:8772 or http://[fd00::7]:8772"
+        )
+    return parsed[1].strip("[]"), parsed[2]
+
+
 def normalised(url: str) -> str:
     """Return a base URL in one spelling, or the text itself where it is no URL with a host.
 
@@ -17,21 +36,27 @@ def normalised(url: str) -> str:
     own port, a dot after the name, a slash at the end, user, query and fragment are dropped.
     No name is looked up.
     """
-    zone = _ZONE.search(url)
-    try:
-        parsed = Url(_ZONE.sub(r"\1", url))
-    except ValueError:
+    parsed = _parse(url)
+    if parsed is None:
         return url
-    host = (parsed.host or "").rstrip(".")
-    if not host:
-        return url
-    if zone and host.endswith("]"):
-        host = f"{host[:-1]}%{zone[2]}]"
-    usual = Url(f"{parsed.scheme}://host").port  # None for a scheme without one
-    port = "" if parsed.port in (None, usual) else f":{parsed.port}"
-    return f"{parsed.scheme}://{host}{port}{(parsed.path or '').rstrip('/')}"
+    scheme, host, port, path = parsed
+    usual = Url(f"{scheme}://host").port  # None for a scheme without one
+    return f"{scheme}://{host}{'' if port in (None, usual) else f':{port}'}{path.rstrip('/')}"
 
 
 def same_server(one: str, other: str) -> bool:
     """Return whether two base URLs lead to the same place, as far as their text says."""
     return normalised(one) == normalised(other)
+
+
+def _parse(url: str) -> tuple[str, str, int | None, str] | None:
+    """Return scheme, host as it stands in a URL, port and path; None for no URL with a host."""
+    zone = _ZONE.search(url)
+    try:
+        parsed = Url(_ZONE.sub(r"\1", url))
+    except ValueError:
+        return None
+    host = (parsed.host or "").rstrip(".")
+    if zone and host.endswith("]"):
+        host = f"{host[:-1]}%{zone[2]}]"
+    return (parsed.scheme, host, parsed.port, parsed.path or "") if host else None

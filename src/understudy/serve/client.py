@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 
 from understudy.audio.pcm import SAMPLE_RATE, Samples, pcm16_to_float
+from understudy.common import sockets
+from understudy.common.urls import endpoint
 from understudy.model.types import Tuning
 
 TOKEN_HEADER = "X-Internal-Token"
@@ -89,6 +91,42 @@ def read_token(path: Path | str | None) -> str | None:
     return token
 
 
+class _Transport(httpx.HTTPTransport):
+    """httpx tries a host's addresses one by one; this one asks at the address that answers."""
+
+    def __init__(self, timeout_s: float) -> None:
+        # A voice server is in the LAN: no proxy from the environment stands between.
+        super().__init__(trust_env=False)
+        self._timeout_s, self._address = timeout_s, ""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, with the name that was given in the ``Host`` header and in TLS."""
+        host, port = endpoint(str(request.url))
+        try:
+            self._address = self._address or self._answering(host, port)
+        except OSError as error:
+            raise httpx.ConnectError(str(error), request=request) from None
+        request.extensions |= {"sni_hostname": host}
+        request.url = request.url.copy_with(host=self._address)
+        try:
+            return super().handle_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            self._address = ""  # the next request asks another one
+            raise
+
+    def _answering(self, host: str, port: int) -> str:
+        """Return the only address of a host, or the one of several that accepts a connection.
+
+        Raises:
+            OSError: see `sockets.connect`.
+        """
+        found = sockets.lookup(host, port, self._timeout_s)
+        if len(found) == 1:
+            return sockets.numeric(found[0][1])
+        with sockets.connect(host, port, self._timeout_s) as sock:
+            return sockets.numeric(sock.getpeername())
+
+
 class VoiceClient:
     """One voice server. Use as a context manager, or `close` it.
 
@@ -113,10 +151,11 @@ class VoiceClient:
         self.health_url = f"{self.url}/{health_path.lstrip('/')}"
         self.timeout_s = timeout_s
         self._token = token
-        # A voice server is in the LAN: no proxy from the environment stands between.
+        connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
         self._http = httpx.Client(
             headers={TOKEN_HEADER: token} if token else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            timeout=httpx.Timeout(timeout_s, connect=connect_s),
+            transport=_Transport(connect_s),
             trust_env=False,
         )
 
@@ -197,6 +236,10 @@ class VoiceClient:
         def fail(seen: str, *, reached: bool) -> VoiceServerError:
             return VoiceServerError(url, trying, self._redact(seen), reached=reached)
 
+        try:
+            endpoint(url)
+        except ValueError as error:
+            raise fail(str(error), reached=False) from None
         late = f"no complete reply within {self.timeout_s:g} s"
         deadline = time.perf_counter() + self.timeout_s
         body, first = bytearray(), 0.0

@@ -8,11 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import loopback
 import pytest
@@ -54,7 +51,7 @@ def test_a_claim_is_dead_when_its_play_is() -> None:
 # --- a primary that is gone ------------------------------------------------------------------
 
 
-def test_nobody_is_waited_for_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_primary_that_takes_no_connection_is_gone() -> None:
     missing = plugin("action_plugins/tts_probe").ActionModule._missing
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -63,19 +60,7 @@ def test_nobody_is_waited_for_longer_than_said(monkeypatch: pytest.MonkeyPatch) 
         listening.listen()
         assert missing(url, 1.5) == ""
 
-    over, looked_up = threading.Event(), threading.Event()
-
-    def hangs(*_: Any, **__: Any) -> None:
-        over.wait(30)  # as the lookup of a name may
-        looked_up.set()
-        raise OSError("no such name")
-
-    monkeypatch.setattr(socket, "create_connection", hangs)
-    began = time.monotonic()
-    assert missing("http://panda:8772", 0.3) == "no connection to panda port 8772 within 0.3 s"
-    assert time.monotonic() - began < 1
-    over.set()
-    assert looked_up.wait(30)  # the thread is still in the patched function before that
+    assert "is no base URL, such as" in missing("panda:8772", 1.5)
 
 
 # --- asking from the client ------------------------------------------------------------------
