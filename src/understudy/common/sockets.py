@@ -42,6 +42,8 @@ def listen(bind: str, port: int) -> socket.socket:
         raise ListenError(f"cannot listen on {bind}: {error.strerror or error}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # :: is every address, those of IPv4 too
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
         sock.listen(128)
     except OSError as error:

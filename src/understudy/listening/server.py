@@ -14,6 +14,7 @@ import uvicorn
 
 from understudy.common.process import start_of
 from understudy.common.sockets import ListenError, is_loopback, listen
+from understudy.common.urls import url_host
 from understudy.listening.auth import AuthMiddleware
 from understudy.listening.page import Page
 from understudy.listening.passes import ListeningTest
@@ -103,8 +104,7 @@ def run(
         token = secrets.token_urlsafe(24)
         bind = bind.lower()  # as a browser sends it
         names = {bind, "localhost", "127.0.0.1", "[::1]"} if is_loopback(bind) else {bind}
-        hosts = {f"[{name}]" if ":" in name and name[0] != "[" else name for name in names}
-        shown = f"[{bind}]" if ":" in bind else bind
+        hosts = {url_host(name) for name in names}
         hosts = {f"{host}:{port}" for host in hosts} | (hosts if port == 80 else set())
         servers: list[_Server] = []
 
@@ -127,7 +127,7 @@ def run(
                 page,
                 lambda: test.current is None,
                 owner,
-                lambda: ready(f"http://{shown}:{port}/{token}/"),
+                lambda: ready(f"http://{url_host(bind)}:{port}/{token}/"),
             )
         )
         servers[0].run(sockets=[sock])

@@ -95,6 +95,13 @@ def test_a_lookup_is_not_waited_for_longer_than_said(monkeypatch: pytest.MonkeyP
     assert looked_up.wait(30)  # the thread is still in the patched function before that
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_all_addresses_are_those_of_ipv4_too() -> None:
+    with sockets.listen("::", 0) as sock:
+        for host in ("127.0.0.1", "::1"):
+            sockets.connect(host, sock.getsockname()[1], 5).close()
+
+
 def test_a_zone_belongs_to_an_address() -> None:
     assert sockets.numeric(("fe80::1", 8772, 0, 2)) == "fe80::1%2"
     assert sockets.numeric(("fd00::7", 8772, 0, 0)) == "fd00::7"

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from understudy.common import urls
 from understudy.common.urls import normalised, same_server
 
 
@@ -66,6 +67,32 @@ def test_other_servers_stay_others(one: str, other: str) -> None:
 def test_what_is_no_url_is_returned_as_it_is(text: str) -> None:
     assert normalised(text) == text
     assert same_server(text, text)
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "endpoint"),
+    [
+        ("panda", "http://panda:8772", ("panda", 8772)),
+        ("10.0.0.7", "http://10.0.0.7:8772", ("10.0.0.7", 8772)),
+        ("fd00::7", "http://[fd00::7]:8772", ("fd00::7", 8772)),
+        ("[fd00::7]", "http://[fd00::7]:8772", ("fd00::7", 8772)),
+        ("fe80::1%eth0", "http://[fe80::1%eth0]:8772", ("fe80::1%eth0", 8772)),
+    ],
+)
+def test_a_host_in_a_url_and_out_of_it(host: str, url: str, endpoint: tuple[str, int]) -> None:
+    assert f"http://{urls.url_host(host)}:8772" == url
+    assert urls.endpoint(f"{url}/tts") == endpoint
+
+
+def test_a_port_that_is_not_given_is_the_schemes() -> None:
+    assert urls.endpoint("http://panda") == ("panda", 80)
+    assert urls.endpoint("https://panda") == ("panda", 443)
+
+
+@pytest.mark.parametrize("url", ["panda:8772", "http://fd00::7:8772", "ftp://panda", "x://panda"])
+def test_what_is_no_base_url(url: str) -> None:
+    with pytest.raises(ValueError, match="is no base URL, such as http://panda:8772 or"):
+        urls.endpoint(url)
 
 
 def test_no_text_raises_an_error() -> None:
