@@ -116,7 +116,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     p = module.params
-    began = time.time()
+    began, clock = time.time(), time.monotonic()
     result = {"changed": False, "busy": []}
     try:
         if module.check_mode and not os.path.exists(p["lock"]):
@@ -150,10 +150,10 @@ def main() -> None:
             result["changed"] |= venv.switch(p["link"], path)
         result["venv"] = facts
     except venv.VenvError as error:
-        module.fail_json(msg=str(error), kind=error.kind, spent_s=time.time() - began)
+        module.fail_json(msg=str(error), kind=error.kind, spent_s=time.monotonic() - clock)
     except OSError as error:
-        module.fail_json(msg=str(error), kind="install", spent_s=time.time() - began)
-    module.exit_json(spent_s=round(time.time() - began, 1), **result)
+        module.fail_json(msg=str(error), kind="install", spent_s=time.monotonic() - clock)
+    module.exit_json(spent_s=round(time.monotonic() - clock, 1), **result)
 
 
 if __name__ == "__main__":

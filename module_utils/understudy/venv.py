@@ -115,7 +115,7 @@ class Installer:
         Raises:
             VenvError: with the exact text that pip gave.
         """
-        began = time.time()
+        began = time.monotonic()
         shutil.rmtree(path, ignore_errors=True)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         options = ["--system-site-packages"] if self.system_site_packages else []
@@ -156,7 +156,7 @@ class Installer:
             "python": self.version.split()[0],
             "created": True,
             "installed_at": utc_now(),
-            "install_s": round(time.time() - began, 1),
+            "install_s": round(time.monotonic() - began, 1),
             "packages": rows,
             "built_from_source": [row["name"] for row in rows if row["kind"] == "source"],
             "pins": pins(path, {row["name"]: row["version"] for row in rows}),

@@ -20,8 +20,8 @@ def start_of(pid: int) -> str:
     return "" if state == "Z" else fields[18]
 
 
-def started_at(pid: int) -> float:
-    """Return when a living process was started, in Unix seconds.
+def age_s(pid: int) -> float:
+    """Return how long a living process has been running, in seconds.
 
     Raises:
         ProcessLookupError: it has ended.
@@ -29,5 +29,15 @@ def started_at(pid: int) -> float:
     ticks = start_of(pid)
     if not ticks:
         raise ProcessLookupError(f"process {pid} has ended")
-    uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
-    return time.time() - uptime + int(ticks) / os.sysconf("SC_CLK_TCK")
+    # The clock of these ticks. /proc/uptime and the btime of /proc/stat, which psutil takes, may be
+    # a container's own, while the ticks are the kernel's.
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+def started_at(pid: int) -> float:
+    """Return when a living process was started, in Unix seconds.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    return time.time() - age_s(pid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy import __version__
+from understudy.common import process
 from understudy.common.times import utc_now
 from understudy.model.types import Stopped, Synthesis, Tuning
 from understudy.serve.canary import fresh_sentence
@@ -306,7 +308,7 @@ class VoiceWorker:
         """Record that it was speech."""
         now = time.monotonic()
         if self._ready_after_s is None:
-            self._ready_after_s = round(_process_age_s(), 1)
+            self._ready_after_s = round(process.age_s(os.getpid()), 1)
         self._last_good, self.error, self._doubt, self._failures = now, None, None, 0
         self._test_at = now + (self._config.proof_interval_s or math.inf)
 
@@ -316,10 +318,3 @@ class VoiceWorker:
         self.error, self._failures = error, min(self._failures + 1, 16)
         self._test_at = time.monotonic() + pause
         log.error("not ready: %s; next self-test in %.0f s", error, pause)
-
-
-def _process_age_s() -> float:
-    """Return how long this process has been running, in seconds."""
-    import psutil
-
-    return time.time() - psutil.Process().create_time()
