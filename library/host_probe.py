@@ -13,6 +13,13 @@ options:
     description: Where things will be installed; its nearest existing parent is looked at.
     type: path
     required: true
+  commands:
+    description:
+      - Programs that the inventory names for the host's services, by name or path. They are looked
+        for beside those that the plays themselves start.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -43,9 +50,14 @@ from ansible.module_utils.understudy import hostinfo
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"disk_path": {"type": "path", "required": True}}, supports_check_mode=True
+        argument_spec={
+            "disk_path": {"type": "path", "required": True},
+            "commands": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
     )
-    module.exit_json(changed=False, host=hostinfo.collect(module.params["disk_path"]))
+    p = module.params
+    module.exit_json(changed=False, host=hostinfo.collect(p["disk_path"], p["commands"]))
 
 
 if __name__ == "__main__":

@@ -7,19 +7,31 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
-#: What plays and actions start on a host, beside the services that the inventory names.
-COMMANDS = ("env", "flock", "grep", "tail", "tar", "timeout")
+#: What plays and actions start on a host, and the package of Debian and Ubuntu that has it.
+COMMANDS = {
+    "env": "coreutils",
+    "flock": "util-linux",
+    "grep": "grep",
+    "tail": "coreutils",
+    "tar": "tar",
+    "timeout": "coreutils",
+}
+#: The same for programs that an inventory may name for its services.
+SERVICE_COMMANDS = {"docker": "docker.io", "journalctl": "systemd", "systemctl": "systemd"}
 GPU_FIELDS = ("name", "compute_cap", "memory.total", "driver_version")
 
 
-def collect(disk_path: str) -> dict[str, Any]:
+def collect(disk_path: str, commands: Sequence[str] = ()) -> dict[str, Any]:
     """Return the contract's ``preflight.hosts`` object of this host.
 
     Args:
         disk_path: where things will be installed; its nearest existing parent is looked at.
+        commands: programs that are started beside those of `COMMANDS`.
     """
+    missing = missing_commands(commands)
     path = existing_parent(os.path.expanduser(disk_path))
     memory = meminfo()
     return {
@@ -29,7 +41,8 @@ def collect(disk_path: str) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "venv": importlib.util.find_spec("ensurepip") is not None,
-        "missing_commands": missing_commands(),
+        "missing_commands": missing,
+        "missing_packages": packages_of(missing),
         "cpus": len(os.sched_getaffinity(0)),
         "mem_total_bytes": memory.get("MemTotal"),
         "mem_available_bytes": memory.get("MemAvailable"),
@@ -39,9 +52,16 @@ def collect(disk_path: str) -> dict[str, Any]:
     }
 
 
-def missing_commands() -> list[str]:
-    """Return the programs of `COMMANDS` that are not on PATH."""
-    return [name for name in COMMANDS if shutil.which(name) is None]
+def missing_commands(more: Sequence[str] = ()) -> list[str]:
+    """Return the programs of `COMMANDS`, and of `more`, that cannot be started."""
+    wanted = dict.fromkeys([*COMMANDS, *more])
+    return [name for name in wanted if shutil.which(os.path.expanduser(name)) is None]
+
+
+def packages_of(commands: Sequence[str]) -> list[str]:
+    """Return the packages of Debian and Ubuntu that have programs, without those not known."""
+    known = {**COMMANDS, **SERVICE_COMMANDS}
+    return sorted({known[name] for name in commands if name in known})
 
 
 def existing_parent(path: str) -> str:

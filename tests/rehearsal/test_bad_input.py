@@ -63,21 +63,31 @@ def test_reports_cannot_be_written(tmp_path: Path) -> None:
     assert blocked.read_text() == "a file where the directory should be\n"
 
 
-def test_unreachable_host(reports: Path, tmp_path: Path) -> None:
+#: What is wrong with titan, and what is said and to be typed then. Port 9 of loopback: nobody listens there.
+AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+LOST = [
+    (AWAY, "Connection refused", "next: ssh -v titan true"),
+    (
+        {"ansible_python_interpreter": "/no/python3"},
+        "/no/python3' was not found",
+        "next: ssh titan sudo apt install python3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("titan", "seen", "then"), LOST, ids=["unreachable", "no python"])
+def test_a_host_on_which_nothing_can_be_run(
+    reports: Path, tmp_path: Path, titan: dict[str, object], seen: str, then: str
+) -> None:
     inventory = tmp_path / "inventory"
     shutil.copytree(ROOT / "inventory/rehearsal", inventory)
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
-    # Port 9 of loopback: nobody listens there.
-    hosts["all"]["children"]["standby"]["hosts"]["titan"] = {
-        "ansible_connection": "ssh",
-        "ansible_host": "127.0.0.1",
-        "ansible_port": 9,
-    }
+    hosts["all"]["children"]["standby"]["hosts"]["titan"] = titan
     (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
     played = play(
         reports, "bench.yml", "-e", f"rehearsal_root={REHEARSAL}", inventory=["-i", str(inventory)]
     )
-    refused(played, "titan:", "Connection refused", "next: ssh -v titan true")
+    refused(played, "titan:", seen, then)
 
 
 def test_everything_at_once(reports: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from understudy.common.jsonio import JsonError, read_json
 from understudy.verdict import ratings, scoring
 
 GIB = 1024**3
-#: The package of Debian and Ubuntu that has a command, where its name is another.
-PACKAGES = {"env": "coreutils", "flock": "util-linux", "tail": "coreutils", "timeout": "coreutils"}
+#: What the plays start on the control node, and the package of Debian and Ubuntu that has it.
+CONTROL_COMMANDS = {"grep": "grep", "tail": "coreutils", "tar": "tar", "timeout": "coreutils"}
 
 
 def check(
@@ -48,18 +48,24 @@ def host_checks(host: str, facts: dict[str, Any], needs: dict[str, Any]) -> list
             ``disk_bytes``, ``mem_available_bytes``, ``python`` ([major, minor]) and ``gpu`` (bool).
     """
     if not facts.get("reachable"):
-        return [check("reachable", host, False, facts.get("seen") or "no answer", needs["ssh"])]
+        seen = facts.get("seen") or "no answer"
+        if "interpreter" in seen:  # Ansible reached the host, and found no Python there
+            then = f"ssh {host} sudo apt install python3; or correct ansible_python_interpreter"
+            return [check("python", host, False, seen, then)]
+        return [check("reachable", host, False, seen, needs["ssh"])]
     rows = [check("reachable", host, True, f"{facts['os']}, {facts['arch']}", "")]
     if "missing_commands" in facts:
         missing = facts["missing_commands"]
-        packages = sorted({PACKAGES.get(name, name) for name in missing})
+        packages = facts.get("missing_packages")
         rows.append(
             check(
                 "commands",
                 host,
                 not missing,
                 f"missing: {', '.join(missing)}" if missing else "every program is there",
-                f"ssh {host} sudo apt install {' '.join(packages)}",
+                f"ssh {host} sudo apt install {' '.join(packages)}"
+                if packages
+                else f"install it on {host}, or correct the command in the inventory",
             )
         )
     if "disk_bytes" in needs:
@@ -221,15 +227,22 @@ def input_checks(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def control_node_checks(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Judge the control node: where hosts are not reached, the ssh client may be what is missing.
+    """Judge the control node: its programs, and the ssh client where hosts are not reached.
 
     Args:
         hosts: by name ``facts``; see `host_checks`.
     """
-    if shutil.which("ssh") or all(found["facts"].get("reachable") for found in hosts.values()):
-        return []
-    seen = "the ssh client is missing, and not every host was reached"
-    return [check("ssh", None, False, seen, "sudo apt install openssh-client")]
+    rows = []
+    missing = [name for name in CONTROL_COMMANDS if not shutil.which(name)]
+    if missing:
+        packages = " ".join(sorted({CONTROL_COMMANDS[name] for name in missing}))
+        seen = f"missing: {', '.join(missing)}"
+        rows.append(check("commands", None, False, seen, f"sudo apt install {packages}"))
+    reached = all(found["facts"].get("reachable") for found in hosts.values())
+    if not reached and not shutil.which("ssh"):
+        seen = "the ssh client is missing, and not every host was reached"
+        rows.append(check("ssh", None, False, seen, "sudo apt install openssh-client"))
+    return rows
 
 
 def sheet_problems(path: str, run_dir: str, hosts: list[str]) -> list[dict[str, Any]]:

@@ -179,6 +179,7 @@ def test_every_name_that_is_typed_is_declared_and_in_the_readme() -> None:
         "omit",
         "range",
         "lookup",
+        "query",
         "role_path",
         "playbook_dir",
         "dict",

@@ -145,7 +145,9 @@ def test_programs_that_a_host_lacks(bin_dir: Path) -> None:
     (bin_dir / "grep").write_text("#!/bin/sh\n")
     (bin_dir / "grep").chmod(0o755)
     missing = set(hostinfo.COMMANDS) - {"grep"}
-    assert set(hostinfo.collect("/")["missing_commands"]) == missing
+    found = hostinfo.collect("/", ["docker", "grep", "/opt/own/tool"])
+    assert set(found["missing_commands"]) == {*missing, "docker", "/opt/own/tool"}
+    assert found["missing_packages"] == ["coreutils", "docker.io", "tar", "util-linux"]
 
 
 def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bin_dir: Path) -> None:

@@ -106,10 +106,20 @@ def test_a_python_without_environments() -> None:
     assert row["next"] == "ssh titan sudo apt install python3-venv"
 
 
+def test_a_host_without_python() -> None:
+    seen = "The module interpreter '/usr/bin/python3' was not found."
+    (row,) = preflight.host_checks("titan", {"reachable": False, "seen": seen}, NEEDS)
+    assert (row["id"], row["ok"], row["detail"]) == ("python", False, seen)
+    assert row["next"].startswith("ssh titan sudo apt install python3")
+
+
 def test_programs_that_a_host_lacks() -> None:
-    row = judge(missing_commands=["env", "tail", "tar"])["commands"]
+    packages = ["coreutils", "tar"]
+    row = judge(missing_commands=["env", "tail", "tar"], missing_packages=packages)["commands"]
     assert (row["ok"], row["detail"]) == (False, "missing: env, tail, tar")
     assert row["next"] == "ssh titan sudo apt install coreutils tar"
+    row = judge(missing_commands=["/opt/own/tool"], missing_packages=[])["commands"]
+    assert row["next"] == "install it on titan, or correct the command in the inventory"
     assert judge(missing_commands=[])["commands"]["ok"] is True
 
 
@@ -118,7 +128,8 @@ def test_a_control_node_without_ssh(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reachable: bool
 ) -> None:
     hosts = {"titan": {"facts": {"reachable": reachable}}}
-    (tmp_path / "ssh").touch(0o755)
+    for name in ("ssh", *preflight.CONTROL_COMMANDS):
+        (tmp_path / name).touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert preflight.control_node_checks(hosts) == []
     (tmp_path / "ssh").unlink()
@@ -126,6 +137,15 @@ def test_a_control_node_without_ssh(
     assert [(row["id"], row["host"], row["next"]) for row in rows] == [
         ("ssh", None, "sudo apt install openssh-client")
     ] * (not reachable)
+
+
+def test_programs_that_the_control_node_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (row,) = preflight.control_node_checks({})
+    assert (row["host"], row["detail"]) == (None, "missing: grep, tail, tar, timeout")
+    assert row["next"] == "sudo apt install coreutils grep tar"
 
 
 def test_no_gpu() -> None:
