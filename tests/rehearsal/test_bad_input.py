@@ -63,7 +63,7 @@ def test_reports_cannot_be_written(tmp_path: Path) -> None:
     assert blocked.read_text() == "a file where the directory should be\n"
 
 
-#: What is wrong with titan, and what is said and to be typed then. Port 9 of loopback: nobody listens there.
+#: What is wrong with titan, what is said, and what to type then. Nobody listens at port 9.
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
 LOST = [
     (AWAY, "Connection refused", "next: ssh -v titan true"),
