@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from importlib.metadata import distributions
 from typing import Any
 
 from .clock import utc_now
@@ -38,6 +39,14 @@ CONFLICT_HINT = (
     "so look for versions that this host demands, next: "
     "env | grep ^PIP_; {python} -m pip config list"
 )
+
+CONFIG_HINT = (
+    "This host's own settings for pip are in the way; next, on the host: "
+    "env | grep ^PIP_; {python} -m pip config debug"
+)
+
+#: Settings for another Python, and those of pip that decide where it installs, and whether it does.
+FOREIGN = re.compile("PYTHON|PIP_(DRY_RUN|PREFIX|PYTHON|ROOT|TARGET|USER)$")
 
 
 class VenvError(RuntimeError):
@@ -141,12 +150,13 @@ class Installer:
             self.lock,
             what=os.path.basename(self.lock),
         )
+        rows = [row for report in reports for row in packages(report)]
+        self._check_landed(path, [row["name"] for row in rows])
         if not self.torchaudio_native:
             for file in glob.glob(
                 os.path.join(path, "lib/python*/site-packages/torchaudio/lib/*.so")
             ):
                 os.unlink(file)
-        rows = [row for report in reports for row in packages(report)]
         facts = {
             "path": path,
             "base": "container" if self.system_site_packages else "venv",
@@ -173,6 +183,7 @@ class Installer:
                 if file.read().strip() == wanted:
                     return False
         self._pip(path, "--no-index", "--force-reinstall", wheel, what="understudy")
+        self._check_landed(path, [os.path.basename(wheel).split("-")[0]])
         with open(marker, "w", encoding="ascii") as file:
             file.write(wanted + "\n")
         return True
@@ -180,13 +191,27 @@ class Installer:
     def _pip(self, path: str, *arguments: str, what: str) -> None:
         """Install into an environment just what the arguments name."""
         pip = [os.path.join(path, "bin", "python"), "-m", "pip", "--disable-pip-version-check"]
-        options = ["--quiet", "--no-input", "--no-deps"]
+        options = ["--quiet", "--no-input", "--no-deps", "--no-user"]
         self._run([*pip, "install", *options, *arguments], f"installing {what}")
+
+    def _check_landed(self, path: str, names: list[str]) -> None:
+        """Check that packages are in the environment: pip's configuration can put them elsewhere.
+
+        Raises:
+            VenvError: some are not.
+        """
+        where = glob.glob(os.path.join(path, "lib/python*/site-packages"))
+        there = {normal(found.metadata["Name"] or "") for found in distributions(path=where)}
+        missing = [name for name in names if normal(name) not in there]
+        if missing:
+            raise VenvError(
+                f"pip reported success, and {', '.join(missing)} is not in {path}. "
+                + CONFIG_HINT.format(python=self.python)
+            )
 
     def _run(self, command: list[str], doing: str) -> str:
         left = self._deadline - time.monotonic()
-        # A virtual environment's own settings must not leak into the one that is made.
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+        environment = {k: v for k, v in os.environ.items() if not FOREIGN.match(k)}
         try:
             with subprocess.Popen(
                 command,
@@ -220,7 +245,14 @@ class Installer:
             found = re.search(r"Cannot install (.+?) because these package versions", seen)
             conflict = found[1] if found else "see above"
             return "\n" + CONFLICT_HINT.format(conflict=conflict, python=self.python)
+        if re.search("^Configuration file|during configuration:|not a valid value for", seen, re.M):
+            return "\n" + CONFIG_HINT.format(python=self.python)
         return ""
+
+
+def normal(name: str) -> str:
+    """Return a package's name in the one spelling that all its spellings share."""
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 def packages(report: str) -> list[dict[str, Any]]:
@@ -232,7 +264,7 @@ def packages(report: str) -> list[dict[str, Any]]:
         file_name = urllib.parse.unquote(row["download_info"]["url"].rsplit("/", 1)[-1])
         result.append(
             {
-                "name": row["metadata"]["name"].lower().replace("_", "-"),
+                "name": normal(row["metadata"]["name"]),
                 "version": row["metadata"]["version"],
                 "kind": "wheel" if file_name.endswith(".whl") else "source",
                 "file": file_name,

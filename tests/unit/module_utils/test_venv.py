@@ -22,6 +22,7 @@ from ansible.module_utils.understudy import venv
 
 PYTHON = os.path.realpath(sys.executable)
 
+LEAKS = ("PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
 REQUIRES = [
     "numpy<2.0.0,>=1.24.0; python_version == '3.1'",
     "librosa==0.11.0",
@@ -150,20 +151,28 @@ class House:
 
     def python(self, code: str) -> str:
         command = [str(self.path / "bin" / "python"), "-c", code]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house"))
+    directory = tmp_path_factory.mktemp("house")
+    house = House(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(house.packages))
         patch.setenv("PIP_CONFIG_FILE", os.devnull)
         patch.setenv("PIP_NO_COMPILE", "1")
-        patch.setenv("PYTHONPATH", "/must/not/leak")
+        # A user's settings for other environments must not leak into this one.
+        for name in ("PIP_PREFIX", "PIP_PYTHON", "PIP_ROOT", "PIP_TARGET", *LEAKS):
+            patch.setenv(name, f"{directory}/leak")
+        for name in ("PIP_DRY_RUN", "PIP_USER"):
+            patch.setenv(name, "1")
         house.build()
         yield house
+    assert not (directory / "leak").exists()
 
 
 def test_what_the_lock_names_is_installed(house: House) -> None:
@@ -341,6 +350,32 @@ def test_versions_that_exclude_each_other(house: House, shortcut: str, tmp_path:
 def test_arguments_for_torch_reach_pip(house: House, shortcut: str, tmp_path: Path) -> None:
     error = failed(shortcut, house.lock, tmp_path, torch_args=["--no-such-option"])
     assert "no such option: --no-such-option" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ("[install]\ntarget = {}/elsewhere\n", "reported success, and chatterbox-tts, "),
+        ("[global]\nuser = true\ntarget = {}/elsewhere\n", "reported success, and chatterbox-tts"),
+        ("no section\n", "File contains no section headers"),
+        ("[global]\ntimeout = soon\n", "invalid floating-point value: 'soon'"),
+        ("[global]\nuser = maybe\n", "maybe is not a valid value for user option"),
+    ],
+)
+def test_settings_of_pip_that_are_in_the_way(
+    house: House,
+    shortcut: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: str,
+    seen: str,
+) -> None:
+    file = tmp_path / "pip.conf"
+    file.write_text(settings.format(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    error = failed(shortcut, house.lock, tmp_path, torch_requirement=None)
+    assert seen in str(error)
+    assert str(error).endswith(f"env | grep ^PIP_; {shortcut} -m pip config debug")
 
 
 def script(path: Path, text: str) -> str:
