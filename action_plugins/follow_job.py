@@ -98,12 +98,16 @@ class ActionModule(ActionBase):
         return lines, offset + len(whole.encode())
 
     def _is_alive(self, job: str) -> bool:
-        """Whether a process has the job's name in its command line; the brackets hide our own."""
+        """Whether a process has the job's name in its command line, or none could be looked for.
+
+        The brackets hide our own.
+        """
         name = job.partition(".")[0]
         pattern = shlex.quote(f"[{name[0]}]{name[1:]}")
         # Not pgrep: a bare Debian has none.
-        command = f"grep -ls -- {pattern} /proc/[0-9]*/cmdline || true"
-        return bool(self._low_level_execute_command(command, sudoable=False)["stdout"].strip())
+        command = f"grep -ls -- {pattern} /proc/[0-9]*/cmdline"
+        looked = self._low_level_execute_command(command, sudoable=False)
+        return bool(looked["stdout"].strip()) or looked["rc"] not in (0, 1, 2)  # no grep, say
 
     def _ask(self, job: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = self._execute_module(

@@ -48,3 +48,7 @@ def test_a_job_is_alive_while_a_process_has_its_name(tmp_path: Path) -> None:
         assert follow._is_alive(JOB)
         job.communicate()
     assert not follow._is_alive(JOB)
+
+
+def test_a_job_that_cannot_be_looked_for_is_not_gone(tmp_path: Path) -> None:
+    assert action(tmp_path)._is_alive(JOB)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loopback import speechlike
 from played import ROOT, Played, play
+
+from understudy.audio.pcm import write_wav
 
 ROOT_PLAYS = sorted(path.name for path in ROOT.glob("*.yml") if not path.name.startswith("."))
 INVENTORY = ["-i", str(ROOT / "inventory/rehearsal")]
@@ -100,6 +103,35 @@ def test_a_limit_may_choose_among_the_hosts_of_a_single_play(tmp_path: Path) -> 
     assert played.status == 2
     assert re.search("^fatal: \\[other", played.output, re.MULTILINE)
     assert "titan" not in played.output
+
+
+@pytest.mark.parametrize("name", ["bench.yml", "calibrate.yml"])
+def test_what_measures_has_no_dry_run(name: str, tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    played = play(INVENTORY, reports, name, "--check")
+    assert played.status == 2
+    assert f"{name} measures, and --check would let it measure nothing. Nothing was" in played.text
+    assert not reports.exists()
+
+
+def test_a_dry_run_of_the_install_reads_no_output_that_is_not_there(tmp_path: Path) -> None:
+    include = "ansible.builtin.include_role"
+    steps = [{include: {"name": "chatterbox", "tasks_from": f}} for f in ("environment", "weights")]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "standby", "tasks": steps}]))
+    options = [str(tmp_path / "play.yml"), "--check", "-e", f"rehearsal_root={tmp_path}/root"]
+    played = play(INVENTORY, tmp_path, *options)
+    assert played.status == 0, played.output
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_calibration_before_any_install(tmp_path: Path) -> None:
+    voice = tmp_path / "voice.wav"
+    write_wav(voice, speechlike(5.0))
+    own = ["-e", f"tts_identity_voice={voice}", "-e", f"rehearsal_root={tmp_path}/root"]
+    played = play(INVENTORY, tmp_path, "calibrate.yml", *own)
+    assert played.status == 2
+    assert f"titan: {tmp_path}/root/titan has no voice that could be calibrated" in played.text
+    assert "Next: ansible-playbook bench.yml" in played.text
 
 
 def test_a_deprecation_in_any_output_fails_a_test(tmp_path: Path) -> None:
