@@ -134,6 +134,16 @@ def test_a_calibration_before_any_install(tmp_path: Path) -> None:
     assert "Next: ansible-playbook bench.yml" in played.text
 
 
+def test_an_llm_whose_state_cannot_be_read_is_not_called_well(tmp_path: Path) -> None:
+    own = [f"llm_window_home={tmp_path}/window", f"rehearsal_root={tmp_path}/root"]
+    own += ["llm_window_url=http://127.0.0.1:9"]  # nobody listens there
+    played = play(INVENTORY, tmp_path, "restore.yml", *(word for o in own for word in ("-e", o)))
+    assert played.status == 2
+    last = " ".join(played.output.rpartition("PLAY RECAP")[2].split())
+    assert "titan: No window was open. The state of its service could not be read: '" in last
+    assert "start gemma" in last
+
+
 def test_a_deprecation_in_any_output_fails_a_test(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="the old way"):
         Played(
