@@ -17,6 +17,7 @@ from understudy.common.jsonio import write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
 from understudy.common.times import utc_now
+from understudy.common.urls import endpoint
 from understudy.model.types import Tuning
 from understudy.serve.canary import fresh_sentence
 from understudy.serve.client import SpeechReply, VoiceClient, VoiceServerError, read_token
@@ -281,8 +282,9 @@ def _server(config: Mapping[str, Any]) -> VoiceClient:
     """Return the client a config describes.
 
     Raises:
-        ValueError: the token file is of no use.
+        ValueError: the URL is none, or the token file is of no use.
     """
+    endpoint(config["url"])
     return VoiceClient(
         config["url"],
         config["synthesis_path"],

@@ -320,6 +320,14 @@ def test_a_primary_that_is_gone_is_one_problem():
     assert found["healthy"] is False
 
 
+@pytest.mark.parametrize("url", ["panda:8772", "http://fd00::7:8772"])
+def test_an_address_that_is_no_url_is_the_inventorys_problem(url):
+    seen = f"{url!r} is no base URL, such as http://panda:8772 or http://[fd00::7]:8772"
+    assert primary.probe(config(url, "/nowhere"))["problems"] == [
+        {"seen": seen, "next": "correct the inventory of panda"}
+    ]
+
+
 def test_a_token_file_that_is_missing_is_a_problem(tmp_path):
     _, problems = probe("http://127.0.0.1:1", token_file=str(tmp_path / "none"))
     assert "No such file" in problems[0]
