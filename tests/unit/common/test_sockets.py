@@ -120,6 +120,25 @@ def test_speech_comes_from_the_address_that_answers(names: dict[str, list[str]])
     assert {request.headers["host"] for request in fake.requests} == {f"panda:{port}"}
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_ipv6_address_is_asked() -> None:
+    with sockets.listen("::1", 0) as sock:
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            peer, _ = sock.accept()
+            with peer:
+                asked.append(peer.recv(65536))
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with VoiceClient(f"http://[::1]:{sock.getsockname()[1]}", timeout_s=10) as server:
+            assert server.health() == {}
+        thread.join()
+    assert b"\r\nHost: [::1]:" in asked[0]
+
+
 def test_no_address_answers(names: dict[str, list[str]], listening: int) -> None:
     names["panda"] = ["127.0.0.3", "127.0.0.4"]
     server = VoiceClient(f"http://panda:{listening}")
