@@ -180,10 +180,11 @@ def mixed(now: bytes, old: bytes, new: bytes) -> bool:
     """Return whether a content is what a crash between two others may have left."""
     if now in (old, new):
         return False
+    padded = _padded(new, len(old))
     same = 0
-    while same < min(len(now), len(new)) and now[same] == new[same]:
+    while same < min(len(now), len(padded)) and now[same] == padded[same]:
         same += 1
-    return now[same:] == old[same:] or now.rstrip(b"\n\0") in (new.rstrip(b"\n"), b"")
+    return now[same:] == old[same:] or not now.strip(b"\0")
 
 
 def _open(path: str) -> int:
@@ -200,8 +201,12 @@ def _open(path: str) -> int:
             os.chmod(path, mode)
 
 
+def _padded(content: bytes, length: int) -> bytes:
+    return content + b"\n" * (length - len(content))
+
+
 def _fill(handle: int, content: bytes, length: int) -> None:
-    padded = content + b"\n" * (length - len(content))
+    padded = _padded(content, length)
     if os.pwrite(handle, padded, 0) != len(padded):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.ftruncate(handle, len(content))

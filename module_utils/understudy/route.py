@@ -280,17 +280,14 @@ class Route:
         try:
             with open(self.file, "rb") as file:
                 now = file.read()
-            with open(os.path.join(self.home, COPY), "rb") as file:
-                old = file.read()
-        except FileNotFoundError as error:
-            if error.filename == self.file:
-                raise self._file_error(error) from error
-            return now
         except OSError as error:
             raise self._file_error(error) from error
         kept = self._kept(STATE)
-        if kept and mixed(now, old, self._changed(old, kept["url"], kept)):
-            return old
+        with suppress(OSError):
+            with open(os.path.join(self.home, COPY), "rb") as file:
+                old = file.read()
+            if kept and mixed(now, old, self._changed(old, kept["url"], kept)):
+                return old
         return now
 
     def _line(self, data: bytes) -> Assignment:
@@ -340,7 +337,7 @@ class Route:
             path = self.home
             while not os.path.exists(path):
                 path = os.path.dirname(path)
-            if os.access(path, os.W_OK | os.X_OK):
+            if os.access(path, os.W_OK | os.X_OK, effective_ids=True):
                 return None
             seen = "Permission denied"
         who = user()

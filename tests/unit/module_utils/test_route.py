@@ -7,12 +7,17 @@ import multiprocessing
 import os
 import stat
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from ansible.module_utils.understudy import route as r
 from ansible.module_utils.understudy.envfile import find
+from waiting import until
 
 PANDA, TITAN = "http://panda:8772", "http://titan:8772"
 TEXT = f'# the agent\r\nGREETING="Good morning"\nCHATTERBOX_URL={PANDA}\nCHATTERBOX_TOKEN=s3cret\n'
@@ -189,6 +194,265 @@ def test_a_full_disk_changes_nothing(client: r.Route, file: Path, monkeypatch: A
         client.switch(1, "titan", TITAN, ME, [])
     assert file.read_bytes().decode() == TEXT
     assert not list(file.parent.glob("*.understudy"))
+
+
+# --- the line as it was -----------------------------------------------------------------------
+
+SECRET = b"s3cret"
+WRITTEN = [
+    b"export CHATTERBOX_URL='http://panda:8772'\t# panda\x0c, until \x85 \xe9\\",
+    b"CHATTERBOX_URL=HTTP://op:s3cret@Panda:8772/",
+    b"CHATTERBOX_URL = http://panda:8772?key=s3cret  ",
+]
+
+
+@pytest.mark.parametrize("body", WRITTEN)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_the_old_line_comes_back_byte_for_byte(
+    client: r.Route, file: Path, tmp_path: Path, body: bytes, end: bytes
+) -> None:
+    original = b"\xef\xbb\xbf# \xe9\x0c\x85\r\nX=\x1c\n" + body + end
+    file.write_bytes(original)
+    client.claim(ME, 60)
+    for go_back in (
+        lambda epoch: client.restore(epoch, ME, touch(tmp_path)),
+        lambda epoch: client.switch(epoch, "panda", PANDA, ME, touch(tmp_path)),
+        lambda epoch: client.switch(epoch, "panda", "HTTP://PANDA:8772/", ME, touch(tmp_path)),
+    ):
+        epoch = client.look()["epoch"] + 1
+        there = client.switch(epoch, "titan", TITAN, ME, [])
+        assert url(file) == TITAN
+        seen = client.look()
+        assert (seen["url"], seen["previous"]["url"]) == (TITAN, PANDA)
+        back = go_back(epoch + 1)
+        assert (back["changed"], back["reloaded"]) == (True, True)
+        assert file.read_bytes() == original
+        assert SECRET.decode() not in f"{there}{back}{seen}{client.look()}"
+    assert stat.S_IMODE(Path(client.home, r.STATE).stat().st_mode) == 0o600
+
+
+def test_a_line_is_remembered_over_two_standbys(client: r.Route, file: Path) -> None:
+    original = file.read_bytes().replace(b"URL=http", b"URL=HTTP")
+    file.write_bytes(original)
+    client.claim(ME, 60)
+    client.switch(1, "titan", TITAN, ME, [])
+    client.switch(2, "atlas", "http://atlas:8772", ME, [])
+    assert client.look()["previous"] == {"target": "titan", "url": TITAN}
+    client.switch(3, "panda", PANDA, ME, [])
+    assert file.read_bytes() == original
+
+
+def test_what_was_before_is_not_made_up(client: r.Route, file: Path) -> None:
+    client.claim(ME, 60)
+    with pytest.raises(r.RouteError, match=f"knows of no URL before {PANDA}") as raised:
+        client.restore(1, ME, [])
+    assert raised.value.kind == "state"
+    client.switch(1, "titan", TITAN, ME, [])
+    file.write_text(file.read_text().replace(TITAN, "http://cloud:1"))
+    with pytest.raises(r.RouteError, match=r"changed by hand to http://cloud:1; it was left so"):
+        client.restore(1, ME, [])
+    assert url(file) == "http://cloud:1"
+
+
+def test_a_put_back_whose_reload_fails_says_what_the_file_names(
+    client: r.Route, file: Path
+) -> None:
+    client.claim(ME, 60)
+    client.switch(1, "titan", TITAN, ME, [])
+    with pytest.raises(r.RouteError) as raised:
+        client.restore(1, ME, ["false"])
+    assert raised.value.kind == "reload"
+    assert f"names {PANDA} now, and the reload failed: false ended" in str(raised.value)
+    assert (client.look()["url"], client.look()["finished"]) == (PANDA, False)
+    assert file.read_text() == TEXT.replace("\r", "")
+
+
+def test_a_line_that_is_not_certain_is_left_alone(client: r.Route, file: Path) -> None:
+    file.write_text("X=1\nCHATTERBOX_URL=http://${PANDA}:8772\n")
+    with pytest.raises(r.RouteError, match=r"voice-agent\.env, line 2, CHATTERBOX_URL=…: .*Next"):
+        client.look()
+
+
+@pytest.mark.parametrize(
+    "there", ["", "titan", "http://a b", "http://a;id", "http://a\nX=1", "http://$(id)"]
+)
+def test_what_is_no_url_is_not_written(client: r.Route, file: Path, there: str) -> None:
+    client.claim(ME, 60)
+    with pytest.raises(r.RouteError, match="no URL of a voice server"):
+        client.switch(1, "titan", there, ME, [])
+    assert file.read_bytes().decode() == TEXT
+
+
+def test_a_write_that_a_crash_has_cut_off_is_mended(client: r.Route, file: Path) -> None:
+    file.write_bytes(TEXT.encode())
+    client.claim(ME, 60)
+    client.switch(1, "titan", "http://a-longer-name:8772", ME, [])
+    file.write_bytes(file.read_bytes()[:60] + TEXT.encode()[60:])
+    Path(client.home, r.COPY).write_bytes(TEXT.encode())
+    assert url(file) != PANDA
+    assert client.look()["url"] == PANDA
+    assert client.look()["write_error"] is None
+    client.switch(2, "titan", TITAN, ME, [])
+    assert file.read_bytes().decode() == TEXT.replace(PANDA, TITAN)
+    assert not Path(client.home, r.COPY).exists()
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Run as a user without rights, or skip the test where only root may."""
+    if os.geteuid():
+        pytest.skip("only root may become somebody else")
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_what_cannot_be_written_is_said_beforehand() -> None:
+    with TemporaryDirectory() as text:
+        directory, file = Path(text), Path(text, "agent.env")
+        directory.chmod(0o777)
+        file.write_text(TEXT)
+        client = r.Route(f"{text}/route", str(file), "CHATTERBOX_URL", "phone1")
+        other = r.Route("/usr/route", str(file), "CHATTERBOX_URL", "phone1")
+        with as_nobody():
+            for route, path in ((client, file), (other, Path("/usr"))):
+                assert route.look()["url"] == PANDA
+                with pytest.raises(r.RouteError) as raised:
+                    route.plan(TITAN)
+                assert raised.value.kind == "file"
+                assert f"{path} cannot be written by nobody: Permission denied" in str(raised.value)
+                assert str(raised.value).endswith(f"sudo chown nobody {path}")
+                os.seteuid(0)
+                file.chmod(0o666)
+                os.seteuid(65534)
+            assert client.plan(TITAN)["changed"]
+
+
+# --- several clients of one host ---------------------------------------------------------------
+
+
+@pytest.fixture
+def agents(client: r.Route, file: Path) -> list[r.Route]:
+    """Two agents with one state directory and one file."""
+    return [r.Route(client.home, str(file), client.key, name) for name in ("one", "two")]
+
+
+def test_two_agents_keep_their_states_apart(client: r.Route, file: Path, tmp_path: Path) -> None:
+    own = tmp_path / "two.env"
+    own.write_bytes(TEXT.replace(PANDA, "http://elsewhere:1").encode())
+    one = r.Route(client.home, str(file), client.key, "one")
+    two = r.Route(client.home, str(own), client.key, "../two")
+    for agent in (one, two):
+        agent.claim(ME, 60)
+        agent.switch(1, "titan", TITAN, ME, [])
+    assert Path(two.home).parent == Path(client.home)
+    assert one.look()["previous"]["url"] == PANDA
+    assert two.look()["previous"]["url"] == "http://elsewhere:1"
+    for agent in (one, two):
+        agent.restore(2, ME, [])
+        assert not agent.look()["foreign"]
+    assert own.read_text() == TEXT.replace(PANDA, "http://elsewhere:1").replace("\r", "")
+
+
+def test_one_file_of_two_agents(agents: list[r.Route], file: Path, tmp_path: Path) -> None:
+    one, two = agents
+    for agent in agents:
+        agent.claim(ME, 60)
+    for epoch, target, there in ((1, "titan", TITAN), (2, "panda", PANDA), (3, "titan", TITAN)):
+        before = two.look()["url"]
+        assert one.switch(epoch, target, there, ME, touch(tmp_path))["reloaded"]
+        seen = two.look()
+        assert (seen["url"], seen["finished"], seen["foreign"]) == (there, False, False)
+        assert (seen["epoch"], seen["previous"]["url"]) == (epoch - 1, before)
+        done = two.switch(epoch, target, there, ME, touch(tmp_path))
+        assert (done["changed"], done["reloaded"]) == (True, True)
+        for agent in agents:
+            seen = agent.look()
+            assert (seen["epoch"], seen["finished"], seen["foreign"]) == (epoch, True, False)
+            assert seen["previous"]["url"] == before
+            assert not agent.switch(epoch, target, there, ME, touch(tmp_path))["changed"]
+    assert reloads(tmp_path) == 6
+    two.restore(3, ME, [])  # it could not be heard
+    assert file.read_bytes().decode() == TEXT
+    assert not one.look()["finished"]  # and has to read the file again
+    assert not one.look()["foreign"]
+
+
+def test_a_reload_that_takes_long_holds_up_no_other_client(
+    agents: list[r.Route], tmp_path: Path
+) -> None:
+    one, two = agents
+    for agent in agents:
+        agent.claim(ME, 60)
+    waits = [
+        "sh",
+        "-c",
+        f"touch {tmp_path}/began; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done",
+    ]
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(one.switch, 1, "titan", TITAN, ME, waits)
+        until((tmp_path / "began").exists)
+        assert two.switch(1, "titan", TITAN, ME, [])["changed"]
+        one.claim(YOU, 60, ME["id"])  # the play of the slow one was killed
+        one.switch(2, "panda", PANDA, YOU, [])
+        (tmp_path / "go").touch()
+        slow.result()
+    seen = one.look()
+    assert (seen["epoch"], seen["target"], seen["finished"]) == (2, "panda", True)
+
+
+# --- what an earlier version kept --------------------------------------------------------------
+
+
+def kept_before(home: str, **changes: Any) -> None:
+    state = {
+        "schema_version": 1,
+        "epoch": 4,
+        "target": "titan",
+        "url": TITAN,
+        "previous": {"target": None, "url": PANDA},
+        "by": "op@node",
+        "at": "2026-11-27T03:00:00Z",
+        "finished": True,
+    }
+    Path(home).mkdir()
+    Path(home, r.STATE).write_text(json.dumps({**state, **changes}))
+
+
+@pytest.mark.parametrize("value", [PANDA, "http://op:s3cret@panda:8772", f"{PANDA} # panda"])
+def test_a_failover_of_an_earlier_version_goes_back(
+    agents: list[r.Route], file: Path, value: str
+) -> None:
+    original = TEXT.replace(f"CHATTERBOX_URL={PANDA}", f"export CHATTERBOX_URL={value}")
+    file.write_bytes(original.replace(value, TITAN).encode())
+    one, two = agents
+    kept_before(one.shared, previous={"target": None, "url": value})
+    seen = one.look()
+    assert (seen["epoch"], seen["foreign"], seen["finished"]) == (4, False, True)
+    assert seen["previous"] == {"target": None, "url": PANDA}
+    one.claim(ME, 60)
+    one.switch(5, "panda", PANDA, ME, [])
+    assert file.read_bytes().decode() == original
+    assert (one.look()["epoch"], two.look()["previous"]["url"]) == (5, TITAN)
+
+
+def test_a_state_of_another_client_is_not_adopted(agents: list[r.Route]) -> None:
+    kept_before(agents[0].shared)
+    assert (agents[0].look()["epoch"], agents[0].look()["foreign"]) == (0, False)
+
+
+def test_a_claim_of_an_earlier_version_counts_until_it_is_taken_over(agents: list[r.Route]) -> None:
+    Path(agents[0].shared).mkdir()
+    old = Path(agents[0].shared, r.CLAIM)
+    old.write_text(json.dumps({**YOU, "at": time.time()}))
+    with pytest.raises(r.RouteError, match="alice@other is switching the clients"):
+        agents[0].claim(ME, 60)
+    agents[0].claim(ME, 60, YOU["id"])
+    assert not old.exists()
+    agents[0].release(ME["id"])
+    assert agents[0].look()["claim"] is None
 
 
 # --- two operators ---------------------------------------------------------------------------
