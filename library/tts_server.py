@@ -127,7 +127,6 @@ wall_s:
   type: float
 """
 
-import os
 import time
 from typing import Any
 
@@ -187,8 +186,6 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
-        os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     began = time.monotonic()
     server = VoiceServer(**module.params["service"])
     try:

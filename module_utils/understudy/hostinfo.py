@@ -139,5 +139,11 @@ def parse_gpus(rows: str, banner: str) -> dict[str, Any]:
 
 def _run(command: list[str]) -> str:
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=30,
+        check=True,
     ).stdout
