@@ -105,7 +105,7 @@ from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import http_request
-from ansible.module_utils.understudy.envfile import EnvFileError, find
+from ansible.module_utils.understudy.envfile import EnvFileError, find, public
 
 TRY_S = 0.5
 MAX_BYTES = 16 * 1024 * 1024
@@ -173,7 +173,7 @@ def settings(p: dict[str, Any]) -> Settings:
         raise EnvFileError(f"{p['file']}: {error}") from error
     if not there and p["token_file"]:
         token = read(p["token_file"]).decode("utf-8-sig", "replace").strip()
-    parts, shown = urlsplit(p["url"] or line.text()), p["url"] or shown
+    parts, shown = urlsplit(p["url"] or line.text()), public(p["url"]) or shown
     query = f"?{parts.query}" if parts.query else ""
     headers = {"Content-Type": "application/json"}
     user = parts.netloc.rpartition("@")[0]

@@ -373,7 +373,7 @@ class Route:
         try:
             with open(path, encoding="utf-8") as file:
                 kept = json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             if name == CLAIM or home:
