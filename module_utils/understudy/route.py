@@ -194,6 +194,9 @@ class Route:
             finished = own.get("finished", True) and last.get("url") == own.get("url")
             settled = finished and found == public(url)
             done = {**self._shown(before, after), "reloaded": False}
+            wrong = self._write_error() if after != before else None
+            if wrong:  # else the next run would find a switch that was left half-done
+                raise RouteError("file", wrong)
             if settled and own.get("epoch") == epoch and own.get("target") == target:
                 return {**done, "changed": False}
             previous, lines = last.get("previous"), dict(last.get("lines", {}))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import loopback
@@ -30,8 +30,8 @@ SPEECH = loopback.speechlike(2.4)
 Call = Callable[..., dict[str, Any]]
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"library/{name}.py")
+def load(name: str, directory: str = "library") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / directory / f"{name}.py")
     assert spec
     assert spec.loader
     loaded = importlib.util.module_from_spec(spec)
@@ -141,6 +141,18 @@ def test_a_file_that_is_broken_has_a_kind(route: Call, env: Path) -> None:
     broken = route("claimed")
     assert (broken["kind"], broken.get("route")) == ("file", None)
     assert f"{env}, line 1, CHATTERBOX_URL=…: its value is to be expanded" in broken["msg"]
+
+
+def test_the_action_plugin_says_which_client_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    action = load("tts_route", "action_plugins")
+    monkeypatch.setattr(action.ActionBase, "run", lambda *_, **__: {})
+    plugin = action.ActionModule.__new__(action.ActionModule)
+    sent: list[dict[str, Any]] = []
+    plugin._execute_module = lambda _, args, **__: sent.append(args) or {}
+    for args in ({}, {"name": "other"}):
+        plugin._task = SimpleNamespace(args={"state": "seen", **args})
+        plugin.run(None, {"inventory_hostname": "phone2"})
+    assert [args["name"] for args in sent] == ["phone2", "other"]
 
 
 # --- which process serves a URL ------------------------------------------------------------------

@@ -324,6 +324,11 @@ def test_what_cannot_be_written_is_said_beforehand() -> None:
                 assert raised.value.kind == "file"
                 assert f"{path} cannot be written by nobody: Permission denied" in str(raised.value)
                 assert str(raised.value).endswith(f"sudo chown nobody {path}")
+                if route is client:
+                    client.claim(ME, 60)
+                    with pytest.raises(r.RouteError, match="cannot be written by nobody"):
+                        client.switch(1, "titan", TITAN, ME, [])
+                    assert (client.look()["epoch"], client.look()["finished"]) == (0, True)
                 os.seteuid(0)
                 file.chmod(0o666)
                 os.seteuid(65534)
