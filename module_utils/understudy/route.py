@@ -132,7 +132,8 @@ class Route:
                 if kept and kept.get("heard") != (heard or None):
                     self._keep(STATE, {**kept, "heard": heard or None})
             finally:  # nobody waits for a claim that a full disk has kept
-                os.unlink(os.path.join(self.home, CLAIM))
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.home, CLAIM))
             return True
 
     def claimed(self) -> dict[str, Any] | None:
@@ -203,7 +204,9 @@ class Route:
             if found != public(url):
                 known = last.get("target") if last.get("url") == found else None
                 previous = {"target": known, "url": found}
-                lines[found] = line.body.decode("latin-1")  # bytes, in JSON
+                lines.pop(found, None)
+                if line.body != line.leading_to(found):  # else it is ours, or as we would write it
+                    lines[found] = line.body.decode("latin-1")  # bytes, in JSON
             state = {
                 "schema_version": 2,
                 "file": self.file,
@@ -328,8 +331,11 @@ class Route:
         try:
             with open(self.file, "rb") as file:
                 now = file.read()
+            copy = os.path.join(self.home, COPY)
             if now != after:
-                write(self.file, before, after, os.path.join(self.home, COPY))
+                write(self.file, before, after, copy)
+            elif os.path.exists(copy):  # killed after the last byte
+                os.unlink(copy)
         except OSError as error:
             raise self._file_error(error, " cannot be written") from error
 

@@ -242,6 +242,15 @@ def test_a_line_is_remembered_over_two_standbys(client: r.Route, file: Path) -> 
     assert file.read_bytes() == original
 
 
+def test_a_line_of_ours_is_not_remembered(client: r.Route, file: Path) -> None:
+    client.claim(ME, 60)
+    client.switch(1, "titan", TITAN, ME, [])
+    client.switch(2, "panda", PANDA, ME, [])
+    file.write_text(file.read_text().replace("CHATTERBOX_URL=", "export CHATTERBOX_URL="))
+    client.switch(3, "titan", TITAN, ME, [])
+    assert f"\nexport CHATTERBOX_URL={TITAN}\n" in file.read_text()
+
+
 def test_what_was_before_is_not_made_up(client: r.Route, file: Path) -> None:
     client.claim(ME, 60)
     with pytest.raises(r.RouteError, match=f"knows of no URL before {PANDA}") as raised:
