@@ -218,6 +218,7 @@ class Installer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                errors="replace",
                 env=environment,
                 start_new_session=True,
             ) as process:
