@@ -25,6 +25,7 @@ PANDA, TITAN = "http://panda:8772", "http://titan:8772"
 ME = {"id": "node/1/2", "who": "op@node", "command": "failover.yml"}
 YOU = {"id": "other/3/4", "who": "alice@other", "command": "failback.yml"}
 WRITTEN = "CHATTERBOX_URL=HTTP://op:s3cret@panda:8772 # s3cret\n"
+TO_TITAN = {"epoch": 1, "target": "titan", "url": TITAN}
 SPEECH = loopback.speechlike(2.4)
 
 Call = Callable[..., dict[str, Any]]
@@ -78,18 +79,16 @@ def route(run: Call, env: Path, tmp_path: Path) -> Call:
 
 
 def test_there_and_back(route: Call, env: Path) -> None:
-    to_titan = {"epoch": 1, "target": "titan", "url": TITAN}
-    planned = route("switched", check=True, **to_titan)
+    planned = route("switched", check=True, **TO_TITAN)
     assert planned["changed"]
     assert env.read_text() == WRITTEN
-    assert route("claimed")["route"]["url"] == PANDA
-    done = route("switched", reload_command=["true"], **to_titan)
+    done = route("switched", reload_command=["true"], **TO_TITAN)
     assert (done["changed"], done["reloaded"]) == (True, True)
     assert done["diff"] == planned["diff"]
     assert done["diff"]["before"] == f"CHATTERBOX_URL={PANDA} …\n"
     assert done["diff"]["after"] == f"CHATTERBOX_URL={TITAN}\n"
     assert (done["route"]["url"], done["now"]["url"]) == (PANDA, TITAN)
-    assert not route("switched", **to_titan)["changed"]
+    assert not route("switched", **TO_TITAN)["changed"]
     planned = route("restored", check=True, epoch=2)
     back = route("restored", epoch=2)
     assert back["diff"] == planned["diff"]
@@ -100,33 +99,32 @@ def test_there_and_back(route: Call, env: Path) -> None:
 
 
 def test_what_is_known_is_returned_where_a_claim_fails(route: Call, tmp_path: Path) -> None:
-    route("claimed", holder=YOU)
-    refused = route("claimed")
+    route("switched", holder=YOU, **TO_TITAN)
+    refused = route("switched", **TO_TITAN)
     assert (refused["failed"], refused["kind"], refused["changed"]) == (True, "claimed", False)
     assert refused["claim"]["who"] == "alice@other"
-    assert refused["route"]["url"] == PANDA
-    assert not route("claimed", check=True).get("failed")
+    assert refused["route"]["url"] == TITAN
     (tmp_path / "file").touch()
-    broken = route("claimed", home=str(tmp_path / "file"))
-    assert (broken["kind"], broken["route"]["url"]) == ("state", PANDA)
+    broken = route("switched", home=str(tmp_path / "file"), **TO_TITAN)
+    assert (broken["kind"], broken["route"]["url"]) == ("state", TITAN)
     assert "file" in broken["msg"]
 
 
 def test_a_full_disk_is_no_claim_of_somebody_else(
-    route: Call, monkeypatch: pytest.MonkeyPatch
+    route: Call, env: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    broken = route("claimed")
+    broken = route("switched", **TO_TITAN)
     assert (broken["kind"], broken["route"]["url"]) == ("state", PANDA)
     assert "claim.json cannot be written: No space left on device" in broken["msg"]
+    assert env.read_text() == WRITTEN
 
 
 def test_a_reload_that_fails_says_what_the_file_names(route: Call, env: Path) -> None:
-    route("claimed")
-    failed = route("switched", epoch=1, target="titan", url=TITAN, reload_command=["false"])
+    failed = route("switched", reload_command=["false"], **TO_TITAN)
     assert (failed["failed"], failed["kind"], failed["changed"]) == (True, "reload", True)
     assert f"{env} names {TITAN} now, and the reload failed: false ended" in failed["msg"]
     assert (failed["route"]["url"], failed["now"]["url"]) == (PANDA, TITAN)
@@ -138,7 +136,7 @@ def test_a_reload_that_fails_says_what_the_file_names(route: Call, env: Path) ->
 
 def test_a_file_that_is_broken_has_a_kind(route: Call, env: Path) -> None:
     env.write_text("CHATTERBOX_URL=http://${PANDA}:8772\n")
-    broken = route("claimed")
+    broken = route("switched", **TO_TITAN)
     assert (broken["kind"], broken.get("route")) == ("file", None)
     assert f"{env}, line 1, CHATTERBOX_URL=…: its value is to be expanded" in broken["msg"]
 
