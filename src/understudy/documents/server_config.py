@@ -43,6 +43,7 @@ class ServerConfigDocument(BaseModel):
         queue: requests that may wait while one is spoken.
         deadline_s: a request that is not spoken by then gets a 503.
         proof_interval_s: seconds without a good synthesis until a self-test; 0 for never.
+        max_failed_self_tests: so many in a row end the process; 0 for never.
         drain_s: how long accepted requests may still take after a SIGTERM.
         stuck_s: a synthesis that takes longer will not come back.
         max_text: characters of a text.
@@ -67,6 +68,7 @@ class ServerConfigDocument(BaseModel):
     queue: Annotated[int, Field(ge=0)] = 8
     deadline_s: Seconds = 30.0
     proof_interval_s: Annotated[float, Field(ge=0.0, le=86_400.0)] = 300.0
+    max_failed_self_tests: Annotated[int, Field(ge=0)] = 5
     drain_s: Seconds = 30.0
     stuck_s: Seconds = 120.0
     max_text: Count = 2_000

@@ -208,7 +208,11 @@ class Voice:
         if found:
             self._model.conds = found
             return None
-        self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+        try:
+            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+        except Exception:
+            self._synchronise()  # as in `speak`
+            raise
         return kept
 
     def speak(
@@ -236,6 +240,9 @@ class Voice:
         self._should_stop = should_stop
         try:
             wav = self._model.generate(text, **asdict(tuning))
+        except Exception:
+            self._synchronise()  # raises what the context did not survive, whatever came first
+            raise
         finally:
             self._should_stop = None
         self._synchronise()

@@ -31,6 +31,9 @@ from understudy.serve.worker import VoiceWorker
 #: Seconds between two reports to systemd, and how long the synthesis thread may take to end.
 TICK_S, THREAD_END_S = 0.5, 5.0
 
+#: For how long clients may take their answers when only a new process can speak, in seconds.
+FATAL_END_S = 3
+
 log = logging.getLogger("understudy.server")
 
 
@@ -89,12 +92,15 @@ def _serve(
     worker.stop(wait_s=THREAD_END_S)
     status = 0
     if worker.fatal:
-        status = _give_up(
-            f"{worker.fatal}; next: check {settings.weights_dir} and device {settings.device}"
-        )
+        after = f"next: check {settings.weights_dir} and device {settings.device}"
+        if worker.synthesizer.voice is not None:
+            after = "ended, so that the service manager starts it anew"
+        status = _give_up(f"{worker.fatal}; {after}")
     if worker.running:
-        # Python would wait for, or crash into, a thread that is inside the model.
         log.warning("the synthesis thread does not end; leaving it behind")
+    if worker.running or worker.fatal:
+        # Python would wait for, or crash into, a thread that is inside the model, and the
+        # libraries of a device that is lost may hang or abort while they are unloaded.
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)
@@ -116,6 +122,8 @@ class Server(uvicorn.Server):
 
     def end(self) -> None:
         """Stop accepting, finish what was accepted, and end; safe on any thread."""
+        if self._worker.fatal:
+            self.config.timeout_graceful_shutdown = FATAL_END_S
         if self._worker.queue.draining_since is None:
             self._worker.queue.draining_since = time.monotonic()
         self.should_exit = True

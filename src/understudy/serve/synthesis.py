@@ -13,6 +13,7 @@ import numpy as np
 
 from understudy.audio import speech_check
 from understudy.audio.attempt import MAX_RETRIES, Attempt, speak_checked
+from understudy.model.device_errors import is_device_lost, is_out_of_memory
 from understudy.model.types import Stopped, Synthesis, Tuning
 from understudy.serve.metrics import Metrics
 from understudy.serve.text_split import split_text
@@ -49,7 +50,19 @@ class NoSpeech(Exception):
 
 
 class ModelError(Exception):
-    """The model raised, however often it was asked."""
+    """The model raised, however often it was asked.
+
+    Attributes:
+        out_of_memory: since memory was short.
+    """
+
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
+
+
+class DeviceLost(Exception):
+    """The GPU's context did not survive an error: nothing in this process can speak again."""
 
 
 class TextSynthesizer:
@@ -79,6 +92,7 @@ class TextSynthesizer:
         Raises:
             NoSpeech: the voice cannot be used, or a piece was no speech in all attempts.
             ModelError: the model raised in all attempts.
+            DeviceLost: the model raised what the GPU's context does not survive.
             Stopped: nobody wants it any more.
         """
         retries = self.retries
@@ -112,7 +126,8 @@ class TextSynthesizer:
                 raise
             except Exception as error:
                 log.exception("synthesis failed, seed %d", seeds[index])
-                raise ModelError(one_line(error)) from error
+                _raise_if_lost(error)
+                raise ModelError(one_line(error), out_of_memory=is_out_of_memory(error)) from error
 
         def on_retry(failed: Attempt[Synthesis]) -> None:
             problems = _problems(failed)
@@ -130,8 +145,10 @@ class TextSynthesizer:
         )
         if attempt.speech is not None and not attempt.check_problems:
             return attempt.speech
-        kind = ModelError if attempt.error else NoSpeech
-        raise kind(f"no speech in {attempt.index + 1} attempts: {'; '.join(_problems(attempt))}")
+        seen = f"no speech in {attempt.index + 1} attempts: {'; '.join(_problems(attempt))}"
+        if isinstance(attempt.error, ModelError):
+            raise ModelError(seen, out_of_memory=attempt.error.out_of_memory)
+        raise NoSpeech(seen)
 
     def _use(self, reference: Path, exaggeration: float) -> None:
         """Take on a voice; as it was before, where its file has become unusable.
@@ -147,6 +164,7 @@ class TextSynthesizer:
             if is_default:
                 self.default_sha256 = digest
         except Exception as error:
+            _raise_if_lost(error)
             if not self.voice.reuse_reference(reference):
                 log.exception("voice %s", reference)
                 raise NoSpeech(f"voice {reference.name}: {one_line(error)}") from error
@@ -158,6 +176,12 @@ class TextSynthesizer:
             if problem and problem != self.default_problem:
                 log.warning("%s", problem)
             self.default_problem = problem
+
+
+def _raise_if_lost(error: Exception) -> None:
+    """Raise `DeviceLost` for an error that only a new process gets over."""
+    if is_device_lost(error):
+        raise DeviceLost(one_line(error)) from error
 
 
 def _problems(attempt: Attempt[Synthesis]) -> list[str]:

@@ -25,7 +25,14 @@ from understudy.serve.canary import fresh_sentence
 from understudy.serve.config import ServerConfig
 from understudy.serve.jobs import Job, JobQueue, Unavailable
 from understudy.serve.metrics import Metrics
-from understudy.serve.synthesis import LoadedVoice, ModelError, NoSpeech, TextSynthesizer, one_line
+from understudy.serve.synthesis import (
+    DeviceLost,
+    LoadedVoice,
+    ModelError,
+    NoSpeech,
+    TextSynthesizer,
+    one_line,
+)
 from understudy.serve.voice_files import VoiceFiles
 
 #: So many of the last texts may need another seed before the voice is degraded.
@@ -47,7 +54,8 @@ class VoiceWorker:
         queue: the requests.
         files: the voices that a request can name.
         synthesizer: the loaded model, and what is known of its texts.
-        fatal: why it could not be loaded; set once, and then the thread has ended.
+        fatal: why only a new process can speak; set once, and then the thread ends.
+        on_fatal: called when it is set.
         error: why it is failing.
         instance: random name of this process, so that a restart is noticed.
         served: requests answered with speech.
@@ -76,7 +84,7 @@ class VoiceWorker:
         self._last_good: float | None = None
         self._doubt: str | None = None
         self._test_at = math.inf
-        self._failures = 0
+        self._failures = self._failed_tests = 0
 
     # What the server calls, from its event loop.
 
@@ -115,8 +123,10 @@ class VoiceWorker:
         deadline = time.monotonic() + self._config.deadline_s
         job = Job(text, reference, tuning, deadline)
         try:
+            if self.fatal:
+                raise Unavailable("error", self.fatal)
             if self.synthesizer.voice is None:
-                raise Unavailable("starting", self.fatal or "the model is loading")
+                raise Unavailable("starting", "the model is loading")
             self.queue.accept(job)
             said = await asyncio.wait_for(asyncio.wrap_future(job.future), self._config.deadline_s)
         except TimeoutError:
@@ -167,8 +177,6 @@ class VoiceWorker:
         """Return the state and the reasons for it, as sentences; none for ``ready``."""
         if stuck := self._stuck():
             return "failing", [stuck]
-        if self._thread.ident and not (self.running or self.fatal or self.queue.stopped):
-            return "failing", ["the synthesis thread has ended; see the log"]
         if error := self.fatal or self.error:
             return "failing", [error]
         if self._last_good is None:
@@ -223,14 +231,27 @@ class VoiceWorker:
     # What happens on the thread.
 
     def _work(self) -> None:
-        """Load, test, and then speak until stopped."""
+        """Load, test, and then speak until stopped; whatever ends it before is fatal."""
+        try:
+            self._load_and_speak()
+        except BaseException:  # SystemExit, too
+            log.exception("the synthesis thread has ended")
+            self._end("the synthesis thread has ended; see the log")
+
+    def _end(self, reason: str) -> None:
+        """Answer everybody who waits: only a new process can speak."""
+        self.fatal = reason
+        log.critical("%s; ending", reason)
+        self.queue.stop()
+        self.on_fatal()
+
+    def _load_and_speak(self) -> None:
         began = time.monotonic()
         try:
             self.synthesizer.voice = self._load()
         except Exception as error:
             log.exception("the model could not be loaded")
-            self.fatal = f"loading the model: {one_line(error)}"
-            self.on_fatal()
+            self._end(f"loading the model: {one_line(error)}")
             return
         log.info("model loaded in %.1f s", time.monotonic() - began)
         self._self_test()
@@ -254,13 +275,14 @@ class VoiceWorker:
         except Stopped:
             log.info("abandoned after %s", "the deadline" if not job.given_up else "a hang-up")
             result = self.queue.stopping() if self.queue.stopped else self.queue.late(job)
-        except NoSpeech as error:
+        except (NoSpeech, ModelError) as error:
             # The text may be at fault; a self-test finds out whether the model is.
             self._doubt, self._test_at = str(error), time.monotonic()
             result = Unavailable("no_speech", str(error))
-        except ModelError as error:
-            self.error, self._test_at = str(error), time.monotonic()
-            result = Unavailable("no_speech", str(error))
+        except DeviceLost as error:
+            self.queue.finish(job, Unavailable("error", str(error)))
+            self._end(f"the device is lost: {error}")
+            return
         except Exception as error:  # a fault of ours must not end the thread
             log.exception("not spoken")
             result = Unavailable("error", one_line(error))
@@ -277,10 +299,15 @@ class VoiceWorker:
             self._say(fresh_sentence(), reference, self._config.default_tuning, should_stop)
         except Stopped:
             self._test_at = time.monotonic()
+        except DeviceLost as error:
+            self._end(f"the device is lost: {error}")
         except (NoSpeech, ModelError) as error:
-            self._failed(str(error))
+            # Memory that others hold comes back, and a new process would have to find more of it.
+            self._failed(str(error), anew=not getattr(error, "out_of_memory", False))
+        except LookupError as error:  # the voice's file is missing
+            self._failed(error.args[0], anew=False)
         except Exception as error:
-            self._failed(error.args[0] if isinstance(error, LookupError) else one_line(error))
+            self._failed(one_line(error))
 
     def _say(
         self, text: str, reference: Path, tuning: Tuning, should_stop: Callable[[], bool]
@@ -290,6 +317,7 @@ class VoiceWorker:
         Raises:
             NoSpeech: the voice cannot be used, or a piece was no speech in all attempts.
             ModelError: the model raised in all attempts.
+            DeviceLost: nothing in this process can speak again.
             Stopped: nobody wants it any more.
         """
         began = self._busy_since = time.monotonic()
@@ -309,11 +337,23 @@ class VoiceWorker:
         now = time.monotonic()
         if self._ready_after_s is None:
             self._ready_after_s = round(process.age_s(os.getpid()), 1)
-        self._last_good, self.error, self._doubt, self._failures = now, None, None, 0
+        self._last_good, self.error, self._doubt = now, None, None
+        self._failures = self._failed_tests = 0
         self._test_at = now + (self._config.proof_interval_s or math.inf)
 
-    def _failed(self, error: str) -> None:
-        """Record that it did not speak, and when to try again."""
+    def _failed(self, error: str, *, anew: bool = True) -> None:
+        """Record that it did not speak, and when to try again.
+
+        Args:
+            error: what was seen.
+            anew: whether a new process may do better; one is asked for after
+                ``max_failed_self_tests``.
+        """
+        self._failed_tests += anew
+        limit = self._config.max_failed_self_tests
+        if anew and limit and self._failed_tests >= limit:
+            self._end(f"{self._failed_tests} self-tests failed in a row, the last one: {error}")
+            return
         pause = min(BACK_OFF_S * 2**self._failures, BACK_OFF_MAX_S)
         self.error, self._failures = error, min(self._failures + 1, 16)
         self._test_at = time.monotonic() + pause

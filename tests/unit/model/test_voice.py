@@ -181,6 +181,25 @@ def test_and_before_the_vocoder(voice, model):
     assert (model.t3.tfmr.calls, model.vocoded) == (20, 0)
 
 
+def test_what_the_device_did_not_survive_comes_out(voice, model, reference, monkeypatch):
+    """Whatever was raised first: upstream's own words may hide it."""
+
+    def hidden(*_, **__):
+        raise ValueError("no tokens")
+
+    def lost():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(voice, "_synchronise", lost)
+    monkeypatch.setattr(model, "prepare_conditionals", hidden)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        voice.use_reference(reference, 0.3)
+    monkeypatch.setattr(voice, "_synchronise", lambda: None)
+    monkeypatch.setattr(model, "generate", hidden)
+    with pytest.raises(ValueError, match="no tokens"):
+        voice.speak("Hi", seed=1, tuning=TUNING)
+
+
 def test_nobody_asks_and_nothing_is_hooked(voice, model, monkeypatch):
     monkeypatch.setattr(model.t3.tfmr, "register_forward_pre_hook", None)
     assert not voice.speak("Hi", seed=1, tuning=TUNING).hit_cap

@@ -576,6 +576,95 @@ def test_no_ready_before_speech_and_no_watchdog_when_stuck(voices, tmp_path):
             server_.wait_for("WATCHDOG=1")
 
 
+# what only a new process gets over
+
+
+def lost(words):
+    """A voice whose device is lost in the middle of its second utterance."""
+    return (
+        "import time; FakeVoice._take_time = lambda s, _: time.sleep(0.6 if s.said else 0); "
+        f"FakeVoice.__init__.__defaults__ = ({{n: RuntimeError({words!r}) for n in range(1, 99)}},)"
+    )
+
+
+def test_a_lost_device_ends_the_process_and_everybody_is_answered_first(voices, tmp_path):
+    words = "CUDA error: device-side assert triggered"
+    document = config(voices, port=free_port())
+    with Process(document, tmp_path, before=lost(words)) as server_:
+        server_.wait_for("READY=1")
+        idle = socket.create_connection(("127.0.0.1", document["port"]))
+        with ThreadPoolExecutor(3) as pool, idle:
+            began = time.monotonic()
+            replies = [pool.submit(post_when_told, server_.url) for _ in range(3)]
+            statuses = [reply.result().status_code for reply in replies]
+            status, log = server_.end(None)
+        assert time.monotonic() - began < 5
+    assert statuses == [503] * 3
+    assert status == 1
+    assert log.splitlines()[-1] == (
+        f"understudy serve: the device is lost: RuntimeError: {words}; "
+        "ended, so that the service manager starts it anew"
+    )
+    assert log.count("synthesis failed") == 1, "it was asked again"
+
+
+def test_a_sigterm_while_it_ends(voices, tmp_path):
+    document = config(voices, port=free_port(), drain_s=30)
+    with Process(document, tmp_path, before=lost("CUDA error: misaligned address")) as server_:
+        server_.wait_for("READY=1")
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(post_when_told, server_.url)
+            until(lambda: server_.health()["busy"])
+            status, log = server_.end()
+            assert reply.result().status_code == 503
+    assert status == 1
+    assert "the device is lost" in log
+
+
+def test_out_of_memory_is_survived(voices, tmp_path):
+    words = "CUDA out of memory. Tried to allocate 20.00 MiB"
+    document = config(voices, port=free_port(), max_failed_self_tests=1)
+    soon = f"worker.BACK_OFF_S = 0.05; {lost(words)}; FakeVoice._take_time = lambda *_: None"
+    with Process(document, tmp_path, before=soon) as server_:
+        server_.wait_for("READY=1")
+        assert post_when_told(server_.url).status_code == 503
+        server_.wait_for("STATUS=failing")
+        time.sleep(0.5)
+        assert "out of memory" in server_.health()["error"]
+        assert server_.end()[0] == 0
+
+
+@pytest.mark.parametrize(("limit", "status"), [(3, 1), (0, 0)])
+def test_self_tests_that_fail_again_and_again_end_the_process(voices, tmp_path, limit, status):
+    mute = (
+        "worker.BACK_OFF_S = 0.1; silence = np.zeros(48000, np.float32); "
+        "FakeVoice.__init__.__defaults__ = ({n: silence for n in range(1000)},)"
+    )
+    document = config(voices, port=free_port(), max_failed_self_tests=limit)
+    with Process(document, tmp_path, before=mute) as server_:
+        server_.wait_for("STATUS=failing")
+        if not limit:
+            time.sleep(1)
+        ended, log = server_.end(None if limit else signal.SIGTERM)
+    assert ended == status
+    assert (f"{limit} self-tests failed in a row, the last one: no speech" in log) is bool(limit)
+
+
+def test_a_synthesis_thread_that_dies_ends_the_process(voices, tmp_path):
+    dies = (
+        lost("").replace("RuntimeError('')", "1").replace("0.6 if s.said", "sys.exit() if s.said")
+    )
+    document = config(voices, port=free_port())
+    with Process(document, tmp_path, before=dies) as server_:
+        server_.wait_for("READY=1")
+        began = time.monotonic()
+        assert post_when_told(server_.url).status_code == 503
+        status, log = server_.end(None)
+        assert time.monotonic() - began < 5
+    assert status == 1
+    assert "the synthesis thread has ended" in log
+
+
 # what is found before a minute is spent on loading
 
 

@@ -302,6 +302,32 @@ def test_a_hopeless_text_does_not_take_the_voice_down(voices, http):
     assert voice.said[4][0] != TEXT
 
 
+def test_a_text_that_the_model_raises_at_does_not_either(voices, http):
+    voice = FakeVoice(dict.fromkeys((1, 2, 3), IndexError("index out of range in self")))
+    with serving(voice_app(voices, voice)) as at:
+        wait_for(at, "ready")
+        voice.may_speak.set()
+        assert post(http, at).status_code == 503
+        assert health(http, at)["state"] in ("ready", "degraded")
+        wait_for(at, "ready")
+
+
+def test_a_lost_device_while_a_voice_is_prepared(voices, http):
+    class Lost(FakeVoice):
+        def use_reference(self, path, exaggeration):
+            if path.name == "other.wav":
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return super().use_reference(path, exaggeration)
+
+    with serving(voice_app(voices, Lost())) as at:
+        wait_for(at, "ready")
+        assert post(http, at, reference_audio="other.wav").status_code == 503
+        found = wait_for(at, "failing").json()
+        assert "the device is lost: RuntimeError: CUDA error" in found["error"]
+        reply = post(http, at)
+        assert (reply.status_code, reply.json()["detail"]) == (503, found["error"])
+
+
 def test_many_retries_are_told(voices, http):
     voice = FakeVoice(dict.fromkeys(range(1, 10, 2), SILENCE))
     with serving(voice_app(voices, voice)) as at:
@@ -387,7 +413,6 @@ def test_a_proof_that_is_overdue_is_told(voices):
     assert reasons == ["no good synthesis and no self-test for longer than 20 s"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_has_ended_is_told(voices, http):
     class Deadly(FakeVoice):
         def speak(self, *_, **__):
