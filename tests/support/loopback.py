@@ -21,7 +21,7 @@ from waiting import until
 from understudy.audio import pcm
 from understudy.model.types import Stopped, Synthesis
 from understudy.serve import config as settings
-from understudy.serve import http
+from understudy.serve import connections, http
 
 RATE = 24_000
 
@@ -192,10 +192,10 @@ def voice_app(voices: Path, voice: object, token: str | None = None, **changes: 
 
 
 @contextlib.contextmanager
-def serving(app: object) -> Iterator[str]:
-    """Serve an ASGI application on a free port; gives its URL."""
+def serving(app: object, limit: int = 100) -> Iterator[str]:
+    """Serve an ASGI application on a free port, to so many connections; gives its URL."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = uvicorn.Server(connections.uvicorn_config(app, limit))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:

@@ -34,6 +34,7 @@ class ServerConfigDocument(BaseModel):
         weights_dir: what ``ChatterboxTTS.from_local`` wants.
         synthesis_path: where speech is asked for.
         token_file: holds the token; without one only loopback may be bound.
+        allowed_hosts: beside loopback's, names by which a server without a token may be called.
         device: a torch device.
         threads: CPU threads of torch; None leaves torch's own choice.
         token_cap: speech tokens per piece of text at most; None is upstream's.
@@ -46,6 +47,7 @@ class ServerConfigDocument(BaseModel):
         max_failed_self_tests: so many in a row end the process; 0 for never.
         drain_s: how long accepted requests may still take after a SIGTERM.
         stuck_s: a synthesis that takes longer will not come back.
+        max_connections: open at once; fewer where the limit on open files is lower.
         max_text: characters of a text.
         max_body_bytes: of a request.
     """
@@ -59,6 +61,7 @@ class ServerConfigDocument(BaseModel):
     weights_dir: HomePath = Path()
     synthesis_path: str = "/synthesize"
     token_file: HomePath | None = None
+    allowed_hosts: list[str] = []
     device: str = "cpu"
     threads: Count | None = None
     token_cap: Count | None = None
@@ -71,5 +74,6 @@ class ServerConfigDocument(BaseModel):
     max_failed_self_tests: Annotated[int, Field(ge=0)] = 5
     drain_s: Seconds = 30.0
     stuck_s: Seconds = 120.0
+    max_connections: Count = 512
     max_text: Count = 2_000
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 65_536

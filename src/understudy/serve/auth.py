@@ -1,12 +1,16 @@
-"""Authentication, and limits on a request's body, before the application sees it."""
+"""Authentication, allowed hosts, and limits on a request's body, before the application sees it."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
+
+from fastapi import Response
 
 from understudy.common.sockets import is_loopback
 from understudy.serve.client import TOKEN_HEADER
@@ -17,6 +21,10 @@ from understudy.serve.requests import refusal
 #: Within how many seconds the whole body must have arrived.
 BODY_S = 10.0
 
+#: For how long, and up to how many bytes, a body is read and dropped after a refusal: a socket
+#: closed before may take the answer away from a client that still sends.
+LINGER_S, LINGER_BYTES = 2.0, 2**24
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -25,12 +33,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AuthMiddleware:
     """ASGI middleware: requires the token, and bounds the body's size and time.
 
-    Outermost, so that the body of an unauthorized request is not even read. ``/health`` is
-    open, and ``/metrics`` to this machine.
+    Outermost, so that the body of an unauthorized request is not even looked at. ``/health`` is
+    open, and ``/metrics`` to this machine. Whoever is refused here loses the connection, too.
 
     Args:
         app: the application that it wraps.
         token: what a request must carry; None for no authentication.
+        hosts: beside loopback's, allowed ``Host`` headers where there is no token: another name
+            that leads here may be a web page's (DNS rebinding).
         max_body_bytes: of a request.
         metrics: where refusals are counted.
     """
@@ -39,11 +49,13 @@ class AuthMiddleware:
         self,
         app: Callable[[Scope, Receive, Send], Awaitable[None]],
         token: str | None,
+        hosts: Iterable[str],
         max_body_bytes: int,
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._token = token.encode() if token else None
+        self._hosts = {host.lower() for host in hosts}
         self._max = max_body_bytes
         self._metrics = metrics
 
@@ -55,8 +67,12 @@ class AuthMiddleware:
 
         async def refuse(outcome: str, status: int, sentence: str, **headers: str) -> None:
             self._metrics.requests.labels(outcome).inc()
-            await refusal(scope["path"], status, sentence, headers)(scope, receive, send)
+            headers["Connection"] = "close"
+            await _answer(refusal(scope["path"], status, sentence, headers), receive, send)
 
+        if wrong := self._wrong_host(scope):
+            await refuse("bad_request", 421, wrong)
+            return
         if not self._allowed(scope):
             what = f"{TOKEN_HEADER} is missing or wrong"
             if scope["path"].startswith("/v1/"):
@@ -96,6 +112,16 @@ class AuthMiddleware:
         # Of digests, so that the time does not depend on the length either.
         return hmac.compare_digest(_sha256((given or b"").strip()), _sha256(self._token))
 
+    def _wrong_host(self, scope: Scope) -> str | None:
+        """Return the sentence about a ``Host`` header that a server without a token refuses."""
+        given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if self._token is not None or not given:
+            return None
+        name = re.sub(r":\d*$", "", given).removeprefix("[").removesuffix("]").rstrip(".").lower()
+        if is_loopback(name) or name in self._hosts:
+            return None
+        return f"the host {given!r} is not served here: name it in allowed_hosts, or set a token"
+
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """Return the whole body; None when the client is gone.
 
@@ -115,6 +141,19 @@ class AuthMiddleware:
                 raise ValueError
             if not message.get("more_body"):
                 return bytes(body)
+
+
+async def _answer(response: Response, receive: Receive, send: Send) -> None:
+    """Send a whole response, and end it once the client has sent its body."""
+    start = {"status": response.status_code, "headers": response.raw_headers}
+    await send({"type": "http.response.start", **start})
+    await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while size < LINGER_BYTES and (message := await receive()).get("more_body"):
+                size += len(message["body"])
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _sha256(data: bytes) -> bytes:

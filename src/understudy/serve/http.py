@@ -84,7 +84,11 @@ def create_app(
     )
     app.state.worker = worker
     app.add_middleware(
-        AuthMiddleware, token=token, max_body_bytes=config.max_body_bytes, metrics=metrics
+        AuthMiddleware,
+        token=token,
+        hosts=config.allowed_hosts,
+        max_body_bytes=config.max_body_bytes,
+        metrics=metrics,
     )
     _answer_errors(app, metrics)
     _add_routes(app, _Routes(config, worker), secured=token is not None)
@@ -191,7 +195,7 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
         methods=["GET"],
         response_model=None,
         summary="How the voice is",
-        responses=openapi.responses(408, 413)
+        responses=openapi.responses(408, 413, 421)
         | {
             200: {"description": "It speaks: `ready` or `degraded`", "model": Health},
             503: {"description": "It does not: `starting` or `failing`", "model": Health},
@@ -204,7 +208,7 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
         response_model=None,
         response_class=Response,
         summary="Figures for Prometheus",
-        responses=openapi.responses(401, 408, 413)
+        responses=openapi.responses(401, 408, 413, 421)
         | {200: openapi.content("The figures", "text/plain")},
         openapi_extra=openapi.security(secured, "token", None),  # None from this machine
     )
@@ -216,7 +220,7 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
         response_model=None,
         response_class=Response,
         summary="Speech as raw PCM",
-        responses=openapi.responses(400, 401, 404, 408, 413, 422, 503)
+        responses=openapi.responses(400, 401, 404, 408, 413, 421, 422, 503)
         | {200: audio | {"headers": openapi.SPEECH_HEADERS}},
         openapi_extra=openapi.security(secured, "token"),
     )
@@ -227,7 +231,7 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
         response_model=None,
         response_class=Response,
         summary="Speech, as OpenAI's clients ask for it",
-        responses=openapi.responses(400, 401, 404, 408, 413, 503, model=OpenAIRefusal)
+        responses=openapi.responses(400, 401, 404, 408, 413, 421, 503, model=OpenAIRefusal)
         | {200: openapi.content("The audio", "audio/wav", "audio/pcm")},
         openapi_extra=openapi.security(secured, "token", "bearer"),
     )

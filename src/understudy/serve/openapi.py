@@ -16,6 +16,7 @@ MEANINGS = {
     401: "The token is missing or wrong",
     404: "No such voice",
     408: "The body did not arrive in time",
+    421: "The Host header is not one of this server",
     413: "The body is too large",
     422: "The request cannot be spoken, and why",
     503: "Not now, and why; Retry-After says when again",

@@ -21,8 +21,10 @@ import uvicorn
 from understudy.audio import speech_check
 from understudy.common.sockets import ListenError, is_loopback, listen
 from understudy.model import weights
+from understudy.serve import connections
 from understudy.serve.config import ConfigError, ServerConfig
 from understudy.serve.http import create_app
+from understudy.serve.log_limit import LogLimit
 from understudy.serve.sd_notify import notify, watchdog_s
 from understudy.serve.synthesis import LoadedVoice
 from understudy.serve.voice_files import find_voice
@@ -68,19 +70,20 @@ def _serve(
     settings: ServerConfig, sock: socket.socket, load: Callable[[], LoadedVoice], token: str | None
 ) -> int:
     """Serve on a socket until told to stop; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(LogLimit())
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[handler]
+    )
     # What libraries tell their own users, some of it with every synthesis.
     warnings.simplefilter("ignore", FutureWarning)
     log.info("listening on %s port %d", settings.bind, sock.getsockname()[1])
     app = create_app(settings, load, token)
     worker: VoiceWorker = app.state.worker
     server = Server(
-        uvicorn.Config(
+        connections.uvicorn_config(
             app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
+            connections.possible(settings.max_connections),
             # A backstop: the keeper answers everybody before that.
             timeout_graceful_shutdown=math.ceil(settings.drain_s) + 5,
         ),
@@ -89,6 +92,8 @@ def _serve(
     )
     worker.on_fatal = server.end
     server.run(sockets=[sock])
+    for sig in (signal.SIGINT, signal.SIGTERM):  # everybody is answered; seconds are left to end in
+        signal.signal(sig, signal.SIG_IGN)
     worker.stop(wait_s=THREAD_END_S)
     status = 0
     if worker.fatal:
@@ -119,6 +124,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, worker: VoiceWorker, drain_s: float) -> None:
         super().__init__(config)
         self._worker, self._drain_s = worker, drain_s
+        self._told_to_stop = False
 
     def end(self) -> None:
         """Stop accepting, finish what was accepted, and end; safe on any thread."""
@@ -129,10 +135,21 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """End; a second interrupt ends at once. uvicorn's own would raise the signal again."""
+        """End; after a second signal, what was accepted is not spoken any more but refused.
+
+        uvicorn's own would cut the connections, and raise the signal again.
+        """
         notify("STOPPING=1", "STATUS=stopping: finishing what was accepted")
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        if self._told_to_stop:
+            self._drain_s = 0.0
+        self._told_to_stop = True
         self.end()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept; uvicorn's own uses one number for the kernel's queue and for a batch."""
+        await super().startup(sockets)
+        for sock in sockets or []:
+            sock.listen(connections.BACKLOG)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, with the keeper beside it."""
@@ -164,6 +181,8 @@ class Server(uvicorn.Server):
                 told = status
             elif time.monotonic() - since > self._drain_s:
                 worker.stop()
+            if since is None and worker.running and not worker.alive:
+                worker.end(reasons[0])
             if bound and worker.alive:
                 notify("WATCHDOG=1")
             await asyncio.sleep(tick)

@@ -102,6 +102,13 @@ class VoiceWorker:
         if self._thread.is_alive():
             self._thread.join(wait_s)
 
+    def end(self, reason: str) -> None:
+        """Answer everybody who waits: only a new process can speak. Safe on any thread."""
+        self.fatal = reason
+        log.critical("%s; ending", reason)
+        self.queue.stop()
+        self.on_fatal()
+
     @property
     def running(self) -> bool:
         """Whether the thread has not ended yet."""
@@ -236,14 +243,7 @@ class VoiceWorker:
             self._load_and_speak()
         except BaseException:  # SystemExit, too
             log.exception("the synthesis thread has ended")
-            self._end("the synthesis thread has ended; see the log")
-
-    def _end(self, reason: str) -> None:
-        """Answer everybody who waits: only a new process can speak."""
-        self.fatal = reason
-        log.critical("%s; ending", reason)
-        self.queue.stop()
-        self.on_fatal()
+            self.end("the synthesis thread has ended; see the log")
 
     def _load_and_speak(self) -> None:
         began = time.monotonic()
@@ -251,7 +251,7 @@ class VoiceWorker:
             self.synthesizer.voice = self._load()
         except Exception as error:
             log.exception("the model could not be loaded")
-            self._end(f"loading the model: {one_line(error)}")
+            self.end(f"loading the model: {one_line(error)}")
             return
         log.info("model loaded in %.1f s", time.monotonic() - began)
         self._self_test()
@@ -281,7 +281,7 @@ class VoiceWorker:
             result = Unavailable("no_speech", str(error))
         except DeviceLost as error:
             self.queue.finish(job, Unavailable("error", str(error)))
-            self._end(f"the device is lost: {error}")
+            self.end(f"the device is lost: {error}")
             return
         except Exception as error:  # a fault of ours must not end the thread
             log.exception("not spoken")
@@ -300,7 +300,7 @@ class VoiceWorker:
         except Stopped:
             self._test_at = time.monotonic()
         except DeviceLost as error:
-            self._end(f"the device is lost: {error}")
+            self.end(f"the device is lost: {error}")
         except (NoSpeech, ModelError) as error:
             # Memory that others hold comes back, and a new process would have to find more of it.
             self._failed(str(error), anew=not getattr(error, "out_of_memory", False))
@@ -352,7 +352,7 @@ class VoiceWorker:
         self._failed_tests += anew
         limit = self._config.max_failed_self_tests
         if anew and limit and self._failed_tests >= limit:
-            self._end(f"{self._failed_tests} self-tests failed in a row, the last one: {error}")
+            self.end(f"{self._failed_tests} self-tests failed in a row, the last one: {error}")
             return
         pause = min(BACK_OFF_S * 2**self._failures, BACK_OFF_MAX_S)
         self.error, self._failures = error, min(self._failures + 1, 16)

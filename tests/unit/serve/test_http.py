@@ -150,7 +150,7 @@ def test_text_that_cannot_be_spoken(client):
 def test_a_fault_of_ours_is_a_503_too(voices, monkeypatch):
     app = voice_app(voices, FakeVoice())
     monkeypatch.setattr(app.state.worker.files, "find", lambda _: 1 / 0)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         reply = client.post("/synthesize", json={"text": TEXT})
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
     assert reply.json()["detail"] == "a fault of the server: ZeroDivisionError; see its log"

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -448,7 +449,8 @@ class Process:
         self.manager.close()
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+        self.process.stderr.close()
 
     def wait_for(self, words):
         """Read what systemd is told until a line begins so."""
@@ -574,6 +576,45 @@ def test_no_ready_before_speech_and_no_watchdog_when_stuck(voices, tmp_path):
         server_.manager.setblocking(False)
         with pytest.raises(BlockingIOError):
             server_.wait_for("WATCHDOG=1")
+        status, log = server_.end(None)
+    assert status == 1
+    assert "a synthesis is stuck: it takes longer than 0.5 s; ended" in log
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_refuses_what_was_accepted_and_cuts_nobody_off(voices, tmp_path, sig):
+    slow = "import time; FakeVoice._take_time = lambda s, _: time.sleep(3 if s.said else 0)"
+    document = config(voices, port=free_port())
+    with Process(document, tmp_path, before=slow) as server_:
+        server_.wait_for("READY=1")
+        with ThreadPoolExecutor(3) as pool:
+            replies = [pool.submit(post_when_told, server_.url) for _ in range(3)]
+            until(lambda: (found := server_.health())["busy"] and found["waiting"] == 2)
+            began = time.monotonic()
+            for _ in range(3):
+                server_.process.send_signal(sig)
+                time.sleep(0.3)
+            answers = [reply.result() for reply in replies]
+            assert time.monotonic() - began < 2.5
+        assert [answer.status_code for answer in answers] == [503] * 3
+        assert answers[0].json()["detail"] == "the server is stopping"
+        assert server_.end(None)[0] == 0
+
+
+def test_idle_strangers_at_the_limit_on_open_files(voices, tmp_path):
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (500, 500))"
+    document = config(voices, port=free_port())
+    with Process(document, tmp_path, before=few) as server_, contextlib.ExitStack() as stack:
+        server_.wait_for("READY=1")
+        for _ in range(700):
+            stack.enter_context(socket.create_connection(("127.0.0.1", document["port"]), 5))
+        for _ in range(3):
+            assert server_.health()["ready"]
+            assert post_when_told(server_.url).status_code == 200
+        status, log = server_.end()
+    assert status == 0
+    assert len(log) < 10_000
+    assert "116 connections instead of 512" in log
 
 
 # what only a new process gets over

@@ -68,7 +68,7 @@ def hang_up_after_asking(at, text=TEXT):
     sock = socket.create_connection((host, int(port)))
     body = json.dumps({"text": text}).encode()
     sock.sendall(
-        b"POST /synthesize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /synthesize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         + f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
