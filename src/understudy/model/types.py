@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: Upstream's own limit on speech tokens per utterance (25 are one second).
+#: Upstream's own limit on speech tokens per utterance.
 UPSTREAM_TOKEN_CAP = 1000
+
+#: Speech tokens of a second of audio.
+TOKENS_PER_S = 25
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Synthesis:
         rate: samples per second.
         wall_s: wall time of the synthesis, device synchronised, in seconds.
         tokens: speech tokens sampled, the end token included.
-        hit_cap: the model was cut off at the token cap instead of ending by itself.
+        hit_cap: the model was cut off, at the token cap or at the text's own longest plausible
+            length, instead of ending by itself.
     """
 
     samples: Any

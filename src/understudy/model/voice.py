@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from understudy.audio.spoken_length import longest_plausible_s
 from understudy.common import process
 from understudy.model import conditionals_cache, small
 from understudy.model.fastload import loading
-from understudy.model.types import UPSTREAM_TOKEN_CAP, Stopped, Synthesis, Tuning
+from understudy.model.types import TOKENS_PER_S, UPSTREAM_TOKEN_CAP, Stopped, Synthesis, Tuning
 
 #: Conditionals kept, one entry per voice file; each is about a megabyte.
 KEPT_REFERENCES = 8
@@ -48,7 +49,7 @@ class Voice:
         self.rate: int = model.sr
         self._model = model
         self._device = device
-        self._cap = token_cap
+        self._cap = self._text_cap = token_cap
         self._kept: dict[str, Any] = {}
         self._files: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._sampled: tuple[int, bool] = (0, False)
@@ -94,7 +95,7 @@ class Voice:
             weights_dir: what ``ChatterboxTTS.from_local`` wants.
             device: a torch device.
             stft_patch: apply `understudy.model.blackwell.apply_patch` first.
-            token_cap: stop an utterance after so many speech tokens; None is upstream's 1000.
+            token_cap: stop any utterance after so many speech tokens; None is upstream's 1000.
             threads: CPU threads of torch; None leaves torch's own choice.
             trust_prepared: take a voice that was prepared earlier from disk; False where the
                 preparing is what is tested or measured.
@@ -220,6 +221,8 @@ class Voice:
     ) -> Synthesis:
         """Synthesise one utterance with the current voice.
 
+        It is cut off once it is longer than the text can plausibly take, or at the token cap.
+
         The same text, seed, voice, weights and device give the same speech tokens, and audio
         that is bit-identical on a CPU and differs by float rounding on a GPU.
 
@@ -238,6 +241,7 @@ class Voice:
         self._synchronise()
         began = time.perf_counter()
         self._should_stop = should_stop
+        self._text_cap = min(self._cap, max_tokens(text))
         try:
             wav = self._model.generate(text, **asdict(tuning))
         except Exception:
@@ -269,7 +273,7 @@ class Voice:
             # Called once per token: the only place inside upstream's loop.
             watch = self._should_stop and transformer.register_forward_pre_hook(self._stop)
             try:
-                tokens = sampler(**(kwargs | {"max_new_tokens": self._cap}))
+                tokens = sampler(**(kwargs | {"max_new_tokens": self._text_cap}))
             finally:
                 if watch:
                     watch.remove()
@@ -283,6 +287,14 @@ class Voice:
         """Raise `Stopped` if the utterance is not wanted any more."""
         if self._should_stop and self._should_stop():
             raise Stopped
+
+
+def max_tokens(text: str) -> int:
+    """Return the speech tokens after which audio is longer than a text can plausibly take.
+
+    Two more than fit, the end token being one, so that the speech check finds it too long.
+    """
+    return int(TOKENS_PER_S * longest_plausible_s(text)) + 2
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from understudy.audio.spoken_length import longest_plausible_s
 from understudy.model.types import Stopped, Tuning
 from understudy.model.voice import KEPT_REFERENCES, Voice
 
@@ -45,12 +46,14 @@ class Model:
     def __init__(self):
         self.conds = None
         self.prepared = []
+        self.caps = []
         self.vocoded = 0
         self.t3 = SimpleNamespace(
             inference=self._sample, hp=SimpleNamespace(stop_speech_token=6562), tfmr=Transformer()
         )
 
-    def _sample(self, **_):
+    def _sample(self, max_new_tokens, **_):
+        self.caps.append(max_new_tokens)
         for _ in range(20):
             self.t3.tfmr()
         return Tokens()
@@ -198,6 +201,20 @@ def test_what_the_device_did_not_survive_comes_out(voice, model, reference, monk
     monkeypatch.setattr(model, "generate", hidden)
     with pytest.raises(ValueError, match="no tokens"):
         voice.speak("Hi", seed=1, tuning=TUNING)
+
+
+@pytest.mark.parametrize(
+    ("text", "token_cap", "cap"),
+    [
+        ("Hi.", 1000, int(25 * longest_plausible_s("Hi.")) + 2),
+        ("Hi.", 40, 40),
+        ("Good morning, how can I help you today? " * 20, 1000, 1000),
+    ],
+)
+def test_a_runaway_is_cut_off_where_no_voice_is_as_slow(model, text, token_cap, cap):
+    assert int(25 * longest_plausible_s("Hi.")) < 200
+    Voice(model, "cpu", token_cap, {}).speak(text, seed=1, tuning=TUNING)
+    assert model.caps == [cap]
 
 
 def test_nobody_asks_and_nothing_is_hooked(voice, model, monkeypatch):

@@ -581,8 +581,7 @@ def test_no_ready_before_speech_and_no_watchdog_when_stuck(voices, tmp_path):
     assert "a synthesis is stuck: it takes longer than 0.5 s; ended" in log
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_refuses_what_was_accepted_and_cuts_nobody_off(voices, tmp_path, sig):
+def test_a_second_signal_refuses_what_was_accepted_and_cuts_nobody_off(voices, tmp_path):
     slow = "import time; FakeVoice._take_time = lambda s, _: time.sleep(3 if s.said else 0)"
     document = config(voices, port=free_port())
     with Process(document, tmp_path, before=slow) as server_:
@@ -591,7 +590,7 @@ def test_a_second_signal_refuses_what_was_accepted_and_cuts_nobody_off(voices, t
             replies = [pool.submit(post_when_told, server_.url) for _ in range(3)]
             until(lambda: (found := server_.health())["busy"] and found["waiting"] == 2)
             began = time.monotonic()
-            for _ in range(3):
+            for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
                 server_.process.send_signal(sig)
                 time.sleep(0.3)
             answers = [reply.result() for reply in replies]
