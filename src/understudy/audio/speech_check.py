@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import warnings
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import soundfile
 
 from understudy.audio.pcm import PCM_SCALE, SAMPLE_RATE, reason
+from understudy.common.files import read_regular
 
 FRAME_S = 0.02
 SILENT_FRAME_DBFS = -50.0
@@ -48,11 +50,15 @@ class Limits:
     rate_hz: int = SAMPLE_RATE
 
 
-#: What a voice reference must be. The model's encoders listen at 16 kHz; its text half uses the
-#: first 6 s and its vocoder the first 10 s, so that shorter ones work, but less well.
+#: What the model uses of a voice reference, in seconds from its start: its text half, its vocoder.
+REFERENCE_USED_S = (6.0, 10.0)
+
+#: What a voice reference must be. The model's encoders listen at 16 kHz; one shorter than what is
+#: used works, but less well.
 REFERENCE_MIN_HZ = 16_000
 REFERENCE_MIN_S = 3.0
 REFERENCE_MAX_S = 120.0
+REFERENCE_MAX_BYTES = 2**26
 REFERENCE_LIMITS = (
     f"a mono WAV, {REFERENCE_MIN_HZ // 1000} kHz or more, "
     f"{REFERENCE_MIN_S:.0f} to {REFERENCE_MAX_S:.0f} s"
@@ -227,65 +233,94 @@ def check_reference(path: Path | str) -> tuple[dict[str, Any], list[str]]:
         that could be read (else None) and every problem, as sentences that say
         what was seen and what is expected.
     """
-    path = Path(path)
+    facts, problems = _judge_reference(Path(path))
+    return facts, [sentence for sentence, _ in problems]
+
+
+def reference_fault(path: Path) -> str | None:
+    """Return why nothing can be cloned from a voice reference, as `check_reference` says it.
+
+    None for one that only is not as it should be.
+    """
+    return next((sentence for sentence, fatal in _judge_reference(path)[1] if fatal), None)
+
+
+def _judge_reference(path: Path) -> tuple[dict[str, Any], list[tuple[str, bool]]]:
+    """Return the facts, and the problems with whether nothing can be cloned because of them."""
     facts: dict[str, Any] = dict.fromkeys(("sha256", "sample_rate_hz", "channels", "duration_s"))
     try:
-        data = path.read_bytes()
+        data = read_regular(path, limit=REFERENCE_MAX_BYTES)
     except FileNotFoundError:
-        return facts, [f"{path} does not exist; expected a WAV of the voice"]
+        return facts, [(f"{path} does not exist; expected a WAV of the voice", True)]
     except OSError as error:
-        return facts, [f"{path} cannot be read: {reason(error)}; expected a WAV of the voice"]
+        seen = f"{path} cannot be read: {reason(error)}; expected a WAV of the voice"
+        return facts, [(seen, True)]
     facts["sha256"] = hashlib.sha256(data).hexdigest()
     if not data:
-        return facts, [f"{path} is empty (0 bytes); expected a WAV of the voice"]
+        return facts, [(f"{path} is empty (0 bytes); expected a WAV of the voice", True)]
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
-        return facts, [f"{path} is not a WAV: it starts with {_opening(data)}; expected RIFF…WAVE"]
+        seen = f"{path} is not a WAV: it starts with {_opening(data)}; expected RIFF…WAVE"
+        return facts, [(seen, True)]
     try:
-        with path.open("rb") as file:
-            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
-        return facts, [f"{path} is not a readable WAV: {reason(error)}"]
+        return facts, [(f"{path} is not a readable WAV: {reason(error)}", True)]
 
     channels, duration = int(samples.shape[1]), len(samples) / rate
     facts.update(sample_rate_hz=int(rate), channels=channels, duration_s=round(duration, 4))
-    problems = []
+    problems: list[tuple[str, bool]] = []
     announced = int.from_bytes(data[4:8], "little") + 8
     if data[:4] == b"RIFF" and len(data) < announced < 0xFFFFFF00:
-        problems.append(f"{path} is cut short: {len(data)} of the {announced} bytes it announces")
+        seen = f"{path} is cut short: {len(data)} of the {announced} bytes it announces"
+        problems.append((seen, False))
     return facts, problems + _recording_problems(path, samples, rate)
 
 
-def _recording_problems(path: Path, samples: npt.NDArray[Any], rate: int) -> list[str]:
-    """Return what is wrong with a reference's samples [N, channels]."""
+def _recording_problems(path: Path, samples: npt.NDArray[Any], rate: int) -> list[tuple[str, bool]]:
+    """Return what is wrong with a reference's samples [N, channels], as `_judge_reference`."""
     channels, duration = int(samples.shape[1]), len(samples) / rate
     loudest = samples[:, int(np.argmax(np.abs(samples).sum(axis=0)))]
-    heard = check(loudest, rate, limits=Limits(rate_hz=rate, max_s_untold=math.inf))
-    problems: list[str] = []
+    worse: list[str] = []
     if channels != 1:
-        problems.append(f"{path} has {channels} channels; expected 1 (mono)")
+        worse.append(f"{path} has {channels} channels; expected 1 (mono)")
     if rate < REFERENCE_MIN_HZ:
         quality = " (telephone quality)" if rate <= 8_000 else ""
-        problems.append(
+        worse.append(
             f"{path} is sampled at {rate} Hz{quality}; expected {REFERENCE_MIN_HZ} Hz or more"
         )
     if duration < REFERENCE_MIN_S:
-        problems.append(f"{path} lasts {duration:.1f} s; expected at least {REFERENCE_MIN_S:.0f} s")
+        worse.append(f"{path} lasts {duration:.1f} s; expected at least {REFERENCE_MIN_S:.0f} s")
     if duration > REFERENCE_MAX_S:
-        problems.append(f"{path} lasts {duration:.1f} s; expected at most {REFERENCE_MAX_S:.0f} s")
-    if not np.isfinite(samples).all():
-        problems.append(f"{path} holds NaN or infinite samples; expected a recording")
+        worse.append(f"{path} lasts {duration:.1f} s; expected at most {REFERENCE_MAX_S:.0f} s")
     clipped = max(clipped_samples(channel) for channel in samples.T)
     if clipped > Limits().max_clipped_ratio * max(1, len(samples)):
-        problems.append(
+        worse.append(
             f"{path} is clipped: {clipped} of {len(samples)} samples at full scale; "
             "expected a recording with headroom"
         )
-    problems += [
-        f"{path} is {problem}; expected speech"
-        for problem in heard["problems"]
-        if problem.startswith("silent")
-    ]
-    return problems
+    unusable = []
+    if not np.isfinite(samples).all():
+        unusable.append(f"{path} holds NaN or infinite samples; expected a recording")
+    if not len(samples):
+        unusable.append(f"{path} holds not one sample; expected speech")
+    elif silent := _silent(loudest, rate):
+        unusable.append(f"{path} is {silent}; expected speech")
+    else:
+        used = [(seconds, loudest[: round(seconds * rate)]) for seconds in REFERENCE_USED_S]
+        unusable += [
+            f"{path} is {silent} in the first {seconds:.0f} s, which the model uses; "
+            "expected speech from the start"
+            for seconds, part in used
+            if (silent := _silent(part, rate))
+        ]
+    return [(sentence, False) for sentence in worse] + [(sentence, True) for sentence in unusable]
+
+
+def _silent(samples: npt.NDArray[Any], rate: int) -> str | None:
+    """Return the sentence of `check` about samples [N] that are silent."""
+    limits = Limits(rate_hz=rate, max_s_untold=math.inf)
+    problems = check(samples, rate, limits=limits, loudness=False)["problems"]
+    return next((problem for problem in problems if problem.startswith("silent")), None)
 
 
 def _opening(data: bytes) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from understudy.audio.speech_check import REFERENCE_MAX_BYTES
 from understudy.audio.spoken_length import longest_plausible_s
 from understudy.common import process
+from understudy.common.files import read_regular
 from understudy.model import conditionals_cache, small
 from understudy.model.fastload import loading
 from understudy.model.types import TOKENS_PER_S, UPSTREAM_TOKEN_CAP, Stopped, Synthesis, Tuning
@@ -158,17 +161,18 @@ class Voice:
             The SHA-256 of the file.
 
         Raises:
-            OSError: the file cannot be read, or changed while it was.
+            OSError: the file cannot be read or is no regular file, or changed while it was read.
         """
         seen = _signature(path)
         known, digest = self._files.get(path, ((), ""))
         if known != seen:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = read_regular(path, limit=REFERENCE_MAX_BYTES)
+            digest = hashlib.sha256(content).hexdigest()
         place = None
         if digest in self._kept:
             conditionals = self._kept.pop(digest)
         else:
-            place = self._prepare(path, digest, exaggeration)
+            place = self._prepare(path, content, digest, exaggeration)
             conditionals = self._model.conds
         if known != seen and _signature(path) != seen:
             raise OSError(f"{path} changed while it was read")
@@ -193,8 +197,10 @@ class Voice:
             self._kept.pop(next(iter(self._kept)))
         self._files = {path: file for path, file in self._files.items() if file[1] in self._kept}
 
-    def _prepare(self, path: Path, digest: str, exaggeration: float) -> Path | None:
+    def _prepare(self, path: Path, content: bytes, digest: str, exaggeration: float) -> Path | None:
         """Have upstream prepare a voice, or take it from disk where that was done before.
+
+        Upstream is given a copy: what lies at the path may be another file by then, or a pipe.
 
         Returns:
             Where it is to be saved, if it was prepared now.
@@ -210,7 +216,8 @@ class Voice:
             self._model.conds = found
             return None
         try:
-            self._model.prepare_conditionals(str(path), exaggeration=exaggeration)
+            with _copy(content) as copy:
+                self._model.prepare_conditionals(copy, exaggeration=exaggeration)
         except Exception:
             self._synchronise()  # as in `speak`
             raise
@@ -287,6 +294,18 @@ class Voice:
         """Raise `Stopped` if the utterance is not wanted any more."""
         if self._should_stop and self._should_stop():
             raise Stopped
+
+
+@contextmanager
+def _copy(content: bytes) -> Iterator[str]:
+    """Yield the path of a file in memory; every time it is opened it is read from its start."""
+    handle = os.memfd_create("reference", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(handle, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
 
 
 def max_tokens(text: str) -> int:

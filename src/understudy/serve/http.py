@@ -36,7 +36,7 @@ from understudy.serve.requests import (
     SpeechRequest,
     refusal,
 )
-from understudy.serve.synthesis import LoadedVoice
+from understudy.serve.synthesis import BadVoice, LoadedVoice
 from understudy.serve.worker import VoiceWorker
 
 
@@ -163,6 +163,8 @@ class _Routes:
             raise HTTPException(404, unknown)
         try:
             speech = await _while_there(request, self._worker.say(text, reference, tuning))
+        except BadVoice as error:
+            raise HTTPException(422, f"voice: {error}") from error
         except Unavailable as error:
             self._metrics.requests.labels(error.outcome).inc()
             raise _Counted(503, str(error), {"Retry-After": str(error.retry_after_s)}) from error

@@ -200,10 +200,11 @@ def _check_files(config: ServerConfig, *, check_weights: bool) -> None:
         raise ConfigError(
             f"default_voice: {error.args[0]}; put the recording into {config.voices_dir}"
         ) from error
-    facts, problems = speech_check.check_reference(path)
-    if facts["duration_s"] is None:
-        raise ConfigError(f"default_voice: {problems[0]}; put the recording there again")
-    for problem in problems:  # not as it should be, but it can be spoken with
+    if fault := speech_check.reference_fault(path):
+        raise ConfigError(f"default_voice: {fault}; put the recording there again")
+    for problem in speech_check.check_reference(path)[
+        1
+    ]:  # not as it should be, but it can be spoken with
         log.warning("%s", problem)
     if check_weights and (damaged := weights.shape_problems(config.weights_dir)):
         raise ConfigError(

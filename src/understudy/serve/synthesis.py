@@ -49,6 +49,10 @@ class NoSpeech(Exception):
     """A text was not spoken; the model may be well."""
 
 
+class BadVoice(Exception):
+    """A voice's file is no recording of one: the caller's mistake, or the operator's."""
+
+
 class ModelError(Exception):
     """The model raised, however often it was asked.
 
@@ -90,14 +94,15 @@ class TextSynthesizer:
         """Speak a text, piece by piece.
 
         Raises:
+            BadVoice: there is no voice in its file.
             NoSpeech: the voice cannot be used, or a piece was no speech in all attempts.
             ModelError: the model raised in all attempts.
             DeviceLost: the model raised what the GPU's context does not survive.
             Stopped: nobody wants it any more.
         """
+        self._use(reference, tuning.exaggeration)
         retries = self.retries
         try:
-            self._use(reference, tuning.exaggeration)
             pieces = [self._piece(piece, tuning, should_stop) for piece in split_text(text)]
             speech = _joined(pieces)
             found = speech_check.check(speech.samples, speech.rate, text=text, loudness=False)
@@ -154,23 +159,30 @@ class TextSynthesizer:
         """Take on a voice; as it was before, where its file has become unusable.
 
         Raises:
+            BadVoice: there is no voice in its file, and it is not the default, or never was one.
             NoSpeech: it cannot be used, and never could.
         """
         assert self.voice is not None
         problem = None
         is_default = reference == self._files.default
         try:
+            if fault := self._files.fault(reference):
+                raise BadVoice(fault)
             digest = self.voice.use_reference(reference, exaggeration)
             if is_default:
                 self.default_sha256 = digest
         except Exception as error:
             _raise_if_lost(error)
-            if not self.voice.reuse_reference(reference):
+            bad = isinstance(error, BadVoice)
+            goes_on = self.default_sha256 is not None if is_default else not bad
+            if not (goes_on and self.voice.reuse_reference(reference)):
+                if bad:
+                    raise
                 log.exception("voice %s", reference)
                 raise NoSpeech(f"voice {reference.name}: {one_line(error)}") from error
             problem = (
                 f"{reference.name} cannot be used any more, so it speaks as prepared before: "
-                f"{one_line(error)}"
+                f"{error if bad else one_line(error)}"
             )
         if is_default:
             if problem and problem != self.default_problem:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+
+from understudy.audio.speech_check import reference_fault
 
 
 class VoiceFiles:
@@ -19,6 +22,7 @@ class VoiceFiles:
     def __init__(self, voices_dir: Path, default_name: str) -> None:
         self._dir, self._default_name = voices_dir, default_name
         self.default: Path | None = None
+        self._judged: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 
     def find(self, name: str) -> Path:
         """Return the file of a voice; see `find_voice`.
@@ -36,13 +40,29 @@ class VoiceFiles:
             self.default = path
         return path
 
+    def fault(self, path: Path) -> str | None:
+        """Return why a voice's file cannot be cloned from; judged once per state of the file.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        status = path.stat()
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known, fault = self._judged.get(path, ((), None))
+        if known != seen:
+            fault = reference_fault(path)
+            fault = fault and fault.replace(str(path), path.name)
+            self._judged[path] = seen, fault
+        return fault
+
 
 def find_voice(voices_dir: Path, name: str) -> Path:
     """Return the file of a voice.
 
     Args:
         voices_dir: the one directory voices come from.
-        name: of a file directly in it, links out of it excluded.
+        name: of a file directly in it, links out of it excluded. Accents may be composed
+            otherwise than in the file's name (Unicode's NFC and NFD).
 
     Raises:
         ValueError: the name is not a bare file name.
@@ -51,11 +71,21 @@ def find_voice(voices_dir: Path, name: str) -> Path:
     if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
         raise ValueError(f"voice {name!r}: expected the bare name of a file")
     home = voices_dir.resolve()
-    try:
-        path = (home / name).resolve()
-        if path.parent == home and path.is_file():
-            return path
-    except (OSError, RuntimeError):  # a name too long for the file system, a loop of links
-        pass
+    for spelt in (name, *_otherwise(home, name)):
+        try:
+            path = (home / spelt).resolve()
+            if path.parent == home and path.is_file():
+                return path
+        except (OSError, RuntimeError):  # a name too long for the file system, a loop of links
+            pass
     there = sorted(p.name for p in home.glob("[!.]*") if p.is_file()) if home.is_dir() else []
     raise LookupError(f"no voice {name!r}; there are: {', '.join(there) or 'none'}")
+
+
+def _otherwise(home: Path, name: str) -> list[str]:
+    """Return the names in a directory that look like this one and are not the same."""
+    if name.isascii() or not home.is_dir():
+        return []
+    plain = unicodedata.normalize("NFC", name)
+    names = sorted(path.name for path in home.iterdir())
+    return [one for one in names if one != name and unicodedata.normalize("NFC", one) == plain]

@@ -26,6 +26,7 @@ from understudy.serve.config import ServerConfig
 from understudy.serve.jobs import Job, JobQueue, Unavailable
 from understudy.serve.metrics import Metrics
 from understudy.serve.synthesis import (
+    BadVoice,
     DeviceLost,
     LoadedVoice,
     ModelError,
@@ -126,6 +127,7 @@ class VoiceWorker:
 
         Raises:
             Unavailable: not now, and why.
+            BadVoice: there is no voice in its file.
         """
         deadline = time.monotonic() + self._config.deadline_s
         job = Job(text, reference, tuning, deadline)
@@ -275,6 +277,8 @@ class VoiceWorker:
         except Stopped:
             log.info("abandoned after %s", "the deadline" if not job.given_up else "a hang-up")
             result = self.queue.stopping() if self.queue.stopped else self.queue.late(job)
+        except BadVoice as error:
+            result = error
         except (NoSpeech, ModelError) as error:
             # The text may be at fault; a self-test finds out whether the model is.
             self._doubt, self._test_at = str(error), time.monotonic()
@@ -304,7 +308,7 @@ class VoiceWorker:
         except (NoSpeech, ModelError) as error:
             # Memory that others hold comes back, and a new process would have to find more of it.
             self._failed(str(error), anew=not getattr(error, "out_of_memory", False))
-        except LookupError as error:  # the voice's file is missing
+        except (LookupError, BadVoice) as error:  # the voice's file, which may be put right
             self._failed(error.args[0], anew=False)
         except Exception as error:
             self._failed(one_line(error))
@@ -315,6 +319,7 @@ class VoiceWorker:
         """Speak a text, piece by piece.
 
         Raises:
+            BadVoice: there is no voice in its file.
             NoSpeech: the voice cannot be used, or a piece was no speech in all attempts.
             ModelError: the model raised in all attempts.
             DeviceLost: nothing in this process can speak again.

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from understudy import __version__
+from understudy.audio.speech_check import REFERENCE_MAX_BYTES
+from understudy.common.files import read_regular
 from understudy.common.jsonio import JsonError, read_json
 from understudy.common.progress import Progress
 from understudy.common.times import utc_now
@@ -127,7 +129,8 @@ def subject(config: Mapping[str, Any]) -> dict[str, Any]:
         manifest = Path(config["weights_dir"]).expanduser() / MANIFEST
         weights = read_json(manifest) if manifest.is_file() else None
     if digest is None and config.get("voice"):
-        digest = hashlib.sha256(Path(config["voice"]).expanduser().read_bytes()).hexdigest()
+        voice = Path(config["voice"]).expanduser()
+        digest = hashlib.sha256(read_regular(voice, limit=REFERENCE_MAX_BYTES)).hexdigest()
     return {"weights": weights, "voice_sha256": digest, "tuning": config.get("tuning")}
 
 

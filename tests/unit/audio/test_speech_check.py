@@ -1,4 +1,6 @@
 import hashlib
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +171,53 @@ def test_all_problems_at_once(tmp_path):
         f"{path} lasts 1.0 s; expected at least 3 s",
         f"{path} is silent: the loudest sample is -inf dBFS; expected speech",
     ]
+
+
+@pytest.mark.parametrize(("silence", "first"), [(8.0, "6 s"), (0.0, None), (5.0, None)])
+def test_what_the_model_uses_is_silent(tmp_path, silence, first):
+    """A long pause at the start is what it would clone; the file as a whole is not silent."""
+    samples = np.concatenate([np.zeros(round(silence * RATE), np.float32), speechlike(20.0)])
+    found = reference(tmp_path / "v.wav", samples)[1]
+    assert bool(found) is bool(first)
+    if first:
+        assert f"silent: the loudest sample is -inf dBFS in the first {first}" in found[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "loop", "huge"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "v.wav"
+    with socket.socket(socket.AF_UNIX) as sock:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "device":
+            path.symlink_to("/dev/zero")
+        elif kind == "socket":
+            sock.bind(str(path))
+        elif kind == "loop":
+            path.symlink_to(path)
+        else:
+            path.touch()
+            os.truncate(path, 2**40)
+        facts, found = speech_check.check_reference(path)
+    assert facts["duration_s"] is None
+    assert f"{path} cannot be read: " in found[0]
+
+
+def test_only_some_problems_make_a_reference_unusable(tmp_path):
+    path = tmp_path / "v.wav"
+    for samples, rate, words in (
+        (speechlike(1.0, 8000), 8000, None),
+        (np.clip(9 * speechlike(5.0), -1, 1), RATE, None),
+        (np.stack([speechlike(5.0)] * 2, axis=1), RATE, None),
+        (np.zeros((8000, 2)), 8000, "is silent: "),
+        (np.full(5 * RATE, np.nan), RATE, "NaN"),
+        (np.zeros(0), RATE, "holds not one sample"),
+    ):
+        reference(path, samples, rate, subtype="FLOAT")
+        fault = speech_check.reference_fault(path)
+        assert words in fault if words else fault is None
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert "is not a WAV" in speech_check.reference_fault(path)
 
 
 def test_too_long_and_clipped(tmp_path):

@@ -153,6 +153,24 @@ def test_a_file_that_changes_while_it_is_read(voice, model, reference, monkeypat
     assert model.conds == "half of the next"
 
 
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(voice, model, reference, monkeypatch):
+    """Not while it is read, nor when upstream reads it again."""
+    prepare = model.prepare_conditionals
+
+    def swapped(path, exaggeration):
+        reference.unlink()
+        os.mkfifo(reference)
+        prepare(path, exaggeration)
+        prepare(path, exaggeration)
+
+    monkeypatch.setattr(model, "prepare_conditionals", swapped)
+    with pytest.raises(OSError, match="changed while it was read"):
+        voice.use_reference(reference, 0.3)
+    assert model.prepared == ["first", "first"]
+    with pytest.raises(OSError, match="not a regular file"):
+        voice.use_reference(reference, 0.3)
+
+
 def test_as_it_was_before(voice, model, reference, tmp_path):
     assert not voice.reuse_reference(reference)
     voice.use_reference(reference, 0.3)

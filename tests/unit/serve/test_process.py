@@ -730,6 +730,7 @@ def test_a_token_that_is_not_there(voices, capsys, tmp_path):
         ("../secret.wav", None, "expected the bare name of a file"),
         ("page.wav", b"<!doctype html>", "an HTML page"),
         ("empty.wav", b"", "is empty (0 bytes)"),
+        ("silent.wav", pcm.to_wav(SILENCE, RATE), "is silent: "),
     ],
 )
 def test_a_default_voice_that_is_none(voices, capsys, name, content, words):

@@ -1,9 +1,11 @@
 """Queue, deadline, hang-ups, proofs and states of the voice server, over real HTTP."""
 
 import json
+import os
 import socket
 import threading
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -346,7 +348,7 @@ class Reading(FakeVoice):
     """Cannot use a file that begins with BAD."""
 
     def use_reference(self, path, exaggeration):
-        if path.read_bytes().startswith(b"BAD"):
+        if path.read_bytes().endswith(b"BAD"):
             raise RuntimeError("not a WAV")
         return super().use_reference(path, exaggeration)
 
@@ -377,13 +379,89 @@ def test_another_voice_that_is_none_is_not_the_models_fault(voices, http):
     voice = Reading()
     with serving(voice_app(voices, voice)) as at:
         wait_for(at, "ready")
-        (voices / "other.wav").write_bytes(b"BAD")
+        good = (voices / "other.wav").read_bytes()
+        (voices / "other.wav").write_bytes(good + b"BAD")
         reply = post(http, at, reference_audio="other.wav")
         assert reply.status_code == 503
         assert reply.json()["detail"] == "voice other.wav: RuntimeError: not a WAV"
         wait_for(at, "ready")
         (voices / "other.wav").unlink()
         assert post(http, at, reference_audio="other.wav").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty (0 bytes)"),
+        (b"Hello there.", "is not a WAV: it starts with b'Hello there.'"),
+        (b"<!doctype html><title>404</title>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "is not a WAV"),
+        (b"RIFF\x24\x00\x00\x00WAVE", "is not a readable WAV"),
+        (np.zeros(5 * RATE, np.float32), "is silent: the loudest sample is -inf dBFS"),
+        (np.r_[np.zeros(7 * RATE), speechlike(9.0)].astype(np.float32), "in the first 6 s"),
+        (np.zeros(0, np.float32), "holds not one sample"),
+    ],
+    ids=["empty", "text", "html", "lfs", "headless", "silent", "begins silent", "no sample"],
+)
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_voice_that_is_none_is_a_422_and_changes_nothing(
+    voices, voice, http, content, words, used_before
+):
+    with serving(voice_app(voices, voice)) as at:
+        wait_for(at, "ready")
+        if used_before:
+            assert post(http, at, reference_audio="other.wav").status_code == 200
+        said = len(voice.said)
+        if isinstance(content, bytes):
+            (voices / "other.wav").write_bytes(content)
+        else:
+            pcm.write_wav(voices / "other.wav", content)
+        reply = post(http, at, reference_audio="other.wav")
+        assert reply.status_code == 422
+        assert words in reply.json()["detail"]
+        assert str(voices) not in reply.text
+        openai = http.post(
+            f"{at}/v1/audio/speech", json={"model": "x", "input": TEXT, "voice": "other"}
+        )
+        assert openai.status_code == 400
+        assert words in openai.json()["error"]["message"]
+        found = health(http, at)
+        assert (found["state"], found["reasons"], found["refused"]) == ("ready", [], 0)
+        assert len(voice.said) == said
+        assert post(http, at).status_code == 200
+        pcm.write_wav(voices / "other.wav", speechlike(4.0))
+        assert post(http, at, reference_audio="other.wav").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory", "loop", "dangling"])
+def test_what_is_no_file_hangs_nothing(voices, voice, http, kind):
+    """As a voice, and as the default voice once it spoke."""
+    with serving(voice_app(voices, voice)) as at:
+        wait_for(at, "ready")
+        for name in ("other.wav", "samantha.wav"):
+            path = voices / name
+            path.unlink()
+            if kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "directory":
+                path.mkdir()
+            else:
+                path.symlink_to({"device": "/dev/zero", "loop": path, "dangling": "none"}[kind])
+        assert post(http, at, reference_audio="other.wav").status_code == 404
+        assert post(http, at).status_code == 200
+        assert "cannot be used any more" in wait_for(at, "degraded").json()["reasons"][0]
+
+
+def test_an_accent_may_be_composed_in_two_ways(voices, voice, http):
+    name = "Ren\u00e9e.wav"
+    decomposed = unicodedata.normalize("NFD", name)
+    pcm.write_wav(voices / decomposed, speechlike(4.0))
+    with serving(voice_app(voices, voice)) as at:
+        wait_for(at, "ready")
+        for spelt in (name, decomposed):
+            assert post(http, at, reference_audio=spelt).status_code == 200
+            assert voice.references[-1][0] == decomposed
+        assert post(http, at, reference_audio="Ren\u00e8e.wav").status_code == 404
 
 
 def test_the_default_voice_may_be_a_link_that_is_turned(voices, voice, http):
