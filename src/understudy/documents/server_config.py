@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,6 +41,7 @@ class ServerConfigDocument(BaseModel):
         stft_patch: apply the Blackwell patch.
         fast_load: load the model with the shortcuts of `understudy.model.fastload`.
         tuning: used where a request leaves it out.
+        empty_text: whether a text without a word is a 422, or spoken as a moment of silence.
         queue: requests that may wait while one is spoken.
         deadline_s: a request that is not spoken by then gets a 503.
         proof_interval_s: seconds without a good synthesis until a self-test; 0 for never.
@@ -68,6 +69,7 @@ class ServerConfigDocument(BaseModel):
     stft_patch: bool = False
     fast_load: bool = True
     tuning: SamplerSettings = SamplerSettings(cfg_weight=0.3, exaggeration=0.3, temperature=0.6)
+    empty_text: Literal["error", "silence"] = "error"
     queue: Annotated[int, Field(ge=0)] = 8
     deadline_s: Seconds = 30.0
     proof_interval_s: Annotated[float, Field(ge=0.0, le=86_400.0)] = 300.0

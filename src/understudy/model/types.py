@@ -8,6 +8,9 @@ from typing import Any
 #: Upstream's own limit on speech tokens per utterance.
 UPSTREAM_TOKEN_CAP = 1000
 
+#: Under it, the sampler's logits are not finite any more; on a GPU that loses the device.
+MIN_TEMPERATURE = 0.01
+
 #: Speech tokens of a second of audio.
 TOKENS_PER_S = 25
 
@@ -17,7 +20,8 @@ class Tuning:
     """Sampler settings, in upstream's names.
 
     Raises:
-        ValueError: a value that upstream cannot work with (``cfg_weight=0`` crashes it).
+        ValueError: a value that upstream cannot work with (``cfg_weight=0`` crashes it), or
+            a temperature under `MIN_TEMPERATURE`.
     """
 
     cfg_weight: float
@@ -28,6 +32,10 @@ class Tuning:
         for name, value in asdict(self).items():
             if not 0.0 <= value <= 5.0 or (name != "exaggeration" and value == 0.0):
                 raise ValueError(f"{name} is {value}; it must be above 0 and at most 5")
+        if self.temperature < MIN_TEMPERATURE:
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be {MIN_TEMPERATURE} or more"
+            )
 
 
 @dataclass(frozen=True)

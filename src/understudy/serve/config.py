@@ -46,8 +46,11 @@ class ServerConfig(ServerConfigDocument):
             )
         try:
             settings = cls.model_validate(config)
+            _ = settings.default_tuning
         except ValidationError as error:
             raise ConfigError(f"server config: {_problems(error)}; correct it there") from error
+        except ValueError as error:
+            raise ConfigError(f"server config: tuning: {error}; correct it there") from error
         path = settings.synthesis_path
         if not path.startswith("/") or path in (HEALTH_PATH, METRICS_PATH, OPENAI_PATH):
             raise ConfigError(

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -36,7 +35,8 @@ from understudy.serve.requests import (
     SpeechRequest,
     refusal,
 )
-from understudy.serve.synthesis import BadVoice, LoadedVoice
+from understudy.serve.synthesis import BadVoice, LoadedVoice, silence
+from understudy.serve.text_split import plain_text
 from understudy.serve.worker import VoiceWorker
 
 
@@ -130,9 +130,9 @@ class _Routes:
         voices = [body.voice, f"{body.voice}.wav"]
         tuning = body.tuning(self.config.default_tuning)
         speech = await self._speak(request, "input", body.input, voices, tuning)
-        if body.response_format == "wav":
-            return Response(pcm.to_wav(speech.samples, speech.rate), media_type="audio/wav")
-        return _pcm(speech, "audio/pcm")
+        if body.response_format == "pcm":
+            return _pcm(speech, "audio/pcm")
+        return Response(pcm.to_wav(speech.samples, speech.rate), media_type="audio/wav")
 
     async def _speak(
         self, request: Request, name: str, text: str, voices: list[str], tuning: Tuning
@@ -149,8 +149,13 @@ class _Routes:
         Raises:
             HTTPException: the reply instead.
         """
-        if wrong := _unspeakable(text):
-            raise HTTPException(422, f"{name}: {wrong}")
+        try:
+            text = plain_text(text)
+        except ValueError as error:
+            raise HTTPException(422, f"{name}: {error}") from error
+        has_words = speech_check.count_words(text) > 0
+        if not has_words and self.config.empty_text == "error":
+            raise HTTPException(422, f"{name}: there is not one word in it")
         reference = None
         for voice in voices:
             try:
@@ -161,6 +166,9 @@ class _Routes:
                 unknown = error.args[0]
         if reference is None:
             raise HTTPException(404, unknown)
+        if not has_words:
+            self._metrics.requests.labels("silence").inc()
+            return silence()
         try:
             speech = await _while_there(request, self._worker.say(text, reference, tuning))
         except BadVoice as error:
@@ -203,6 +211,7 @@ def _add_routes(app: FastAPI, routes: _Routes, *, secured: bool) -> None:
             503: {"description": "It does not: `starting` or `failing`", "model": Health},
         },
     )
+    app.add_api_route(HEALTH_PATH, routes.health, methods=["HEAD"], include_in_schema=False)
     app.add_api_route(
         METRICS_PATH,
         routes.prometheus,
@@ -294,14 +303,6 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(Exception, broken)
-
-
-def _unspeakable(text: str) -> str | None:
-    """Return why a text cannot be spoken."""
-    for position, character in enumerate(text):
-        if unicodedata.category(character) == "Cc" and character not in "\t\n\r":
-            return f"control character U+{ord(character):04X} at position {position}"
-    return None if speech_check.count_words(text) else "there is not one word in it"
 
 
 def _pcm(said: Synthesis, media_type: str) -> Response:

@@ -21,6 +21,7 @@ from understudy import __version__
 OUTCOMES = (
     "spoken",
     "cut_off",
+    "silence",
     "bad_request",
     "unauthorized",
     "full",

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, field_validator
 
-from understudy.model.types import Tuning
+from understudy.model.types import MIN_TEMPERATURE, Tuning
 
 #: Strict: pydantic would take true for 1.0, and the schema says number.
-Range = Field(default=None, gt=0.0, le=2.0, allow_inf_nan=False, strict=True)
+Number = Annotated[float, Field(le=2.0, allow_inf_nan=False, strict=True)]
 
 
 class Sampler(BaseModel):
-    """How to speak; what is left out is taken from the config."""
+    """How to speak; what is left out, or null, is taken from the config."""
 
-    exaggeration: float | None = Field(
-        default=None, ge=0.0, le=2.0, allow_inf_nan=False, strict=True
-    )
-    cfg_weight: float | None = Range
-    temperature: float | None = Range
+    exaggeration: Annotated[Number, Field(ge=0.0)] | None = None
+    cfg_weight: Annotated[Number, Field(gt=0.0)] | None = None
+    temperature: Annotated[Number, Field(ge=MIN_TEMPERATURE)] | None = None
 
     def tuning(self, default: Tuning) -> Tuning:
         """Return the request's tuning, completed from the default."""
@@ -38,20 +36,22 @@ class SpeechRequest(Sampler):
 
 
 class OpenAISpeechRequest(Sampler):
-    """The body of OpenAI's request for speech, and our sampler's settings."""
+    """The body of OpenAI's request for speech, and our sampler's settings; null is left out."""
 
-    model: str
+    model: str | None = None
     input: str
     voice: str = Field(description="The bare name of a voice file, with or without .wav.")
-    response_format: Literal["wav", "pcm"] = "wav"
-    speed: float = Field(default=1.0, strict=True, json_schema_extra={"minimum": 1, "maximum": 1})
-    stream_format: Literal["audio"] = "audio"
+    response_format: Literal["wav", "pcm"] | None = "wav"
+    speed: float | None = Field(
+        default=1.0, strict=True, json_schema_extra={"minimum": 1, "maximum": 1}
+    )
+    stream_format: Literal["audio"] | None = "audio"
     instructions: None = Field(default=None, description="Not supported; leave it out.")
 
     @field_validator("speed")
     @classmethod
-    def _one(cls, value: float) -> float:
-        if value != 1.0:
+    def _one(cls, value: float | None) -> float | None:
+        if value not in (None, 1.0):
             raise ValueError("only 1 is spoken")
         return value
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from understudy.audio import speech_check
 from understudy.audio.attempt import MAX_RETRIES, Attempt, speak_checked
+from understudy.audio.pcm import SAMPLE_RATE
 from understudy.model.device_errors import is_device_lost, is_out_of_memory
 from understudy.model.types import Stopped, Synthesis, Tuning
 from understudy.serve.metrics import Metrics
@@ -224,6 +225,11 @@ def _joined(pieces: list[Synthesis]) -> Synthesis:
         tokens=sum(piece.tokens for piece in pieces),
         hit_cap=any(piece.hit_cap for piece in pieces),
     )
+
+
+def silence() -> Synthesis:
+    """Return what a text without a word sounds like."""
+    return Synthesis(np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32), SAMPLE_RATE, 0.0, 0, False)
 
 
 def one_line(error: Exception) -> str:

@@ -1,9 +1,13 @@
-"""Long text in pieces that the model can say: whole sentences, of some 300 characters together."""
+"""Text as the model is to say it: without what only steers its display, in whole sentences.
+
+Long text is said in pieces of some 300 characters.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -18,6 +22,9 @@ _CLOSING = "\"')\\]\u201d\u2019\u00bb"
 
 _END = re.compile(rf"(?<=[.!?])[{_CLOSING}]*(?=\s)")
 _CLAUSE = re.compile(r"(?<=[,;:\u2013\u2014])(?=\s)")
+
+#: After these no full stop is needed.
+_PUNCTUATION = f".!?,;:\u2026\u2013\u2014-{_CLOSING}"
 
 #: A full stop after these ends no sentence.
 _ABBREVIATIONS = frozenset(
@@ -36,30 +43,102 @@ _ABBREVIATIONS = frozenset(
 _INITIALS = re.compile(r"(?:[a-z]\.)+[a-z]")
 
 
+#: A line of a list may be as long as this; text that is wrapped has longer ones.
+_LIST_LINE = 60
+
+_MARKER = re.compile(
+    r"(?:[-*+\u2022\u2023\u25aa\u25cf\u25e6\u2043\u2219\u00b7\u2013\u2014]|\d{1,3}[.)])\s+"
+)
+_BULLET = re.compile(r"[^\w\s]\s+(?!\d)")
+
+
+def plain_text(text: str) -> str:
+    """Return a text without the characters that are not spoken, but may stand in one.
+
+    Nothing remains of zero-width characters, byte order marks, soft hyphens, marks of direction
+    and variation; a space of vertical tabs, form feeds and the controls U+0080 to U+009F, except
+    for quotation marks and dashes of Windows-1252 among these.
+
+    Raises:
+        ValueError: another control character is in it, and where.
+    """
+    return "".join(_plain(*one) for one in enumerate(text))
+
+
+def _plain(position: int, character: str) -> str:
+    """Return what remains of one character."""
+    if character.isascii():
+        if character in "\v\f":
+            return " "
+        if character.isprintable() or character in "\t\n\r":
+            return character
+        raise ValueError(f"control character U+{ord(character):04X} at position {position}")
+    if character in "\u2028\u2029":
+        return "\n"
+    if "\x80" <= character <= "\x9f":
+        meant = character.encode("latin-1").decode("cp1252", "replace")
+        is_mark = unicodedata.category(meant) in ("Pi", "Pf", "Pd", "Ps")
+        return meant if is_mark else " "
+    unseen = unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
+    return "" if unseen else character
+
+
 def split_text(text: str, target: int = TARGET) -> list[str]:
     """Return a text in pieces that are said one after the other.
 
-    Pieces end where sentences do; a sentence that is too long is cut behind a comma, else
-    at a space, else anywhere. Nothing is lost but white space and what has no word in it.
+    Pieces end where sentences do, and the lines of a list are sentences; a sentence that is too
+    long is cut behind a comma, else at a space, else anywhere. Nothing is lost but white space,
+    bullets, and what has no word in it.
 
     Args:
         text: with at least one word.
         target: characters of a piece; the last may be a quarter longer, so that no scrap is left
             over: a word alone is what the model says worst.
     """
-    text = re.sub(r"[^\S\n]+", " ", text.strip())
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
-    if len(whole := " ".join(filter(None, paragraphs))) <= target:
-        return [whole]
+    paragraphs = re.split(r"\n\s*\n", "\n".join(text.strip().splitlines()))
+    lines = [line for part in paragraphs for line in _lines(part)]
+    if len(whole := " ".join(map(_closed, lines))) <= target:
+        return [_said(whole)]
     # Pieces of about the same length, instead of full ones and a rest.
     even = math.ceil(len(whole) / math.ceil(len(whole) / target))
-    sentences = [sentence for part in paragraphs for sentence in _sentences(part)]
-    units = [unit for sentence in sentences for unit in _shortened(sentence, target)]
+    units = []
+    for line in lines:
+        parts = [part for one in _sentences(line) for part in _shortened(one, target)]
+        units += [*parts[:-1], _closed(parts[-1])]
     pieces = _packed([unit for unit in units if count_words(unit)], even, target)
     if len(pieces) > 1 and len(pieces[-1]) < target / 4:
         last = pieces.pop()
         pieces[-1] += f" {last}"
-    return pieces
+    return [_said(piece) for piece in pieces]
+
+
+def _lines(paragraph: str) -> list[str]:
+    """Return a paragraph's lines, joined again where one only goes on in the next."""
+    found: list[str] = []
+    given = [" ".join(line.split()) for line in paragraph.split("\n")]
+    prose = any(line.endswith((".", "!", "?")) for line in given)
+    before = ""
+    for line in given:
+        item = bool(_MARKER.match(line))
+        goes_on = line[:1].islower() and prose
+        is_list = item or (len(before) <= _LIST_LINE and not goes_on)
+        text = _BULLET.sub("", line, count=1) if item and not line[0].isdigit() else line
+        if found and not is_list:
+            found[-1] += f" {text}"
+        else:
+            found.append(text)
+        before = line
+    return [line for line in found if line]
+
+
+def _closed(line: str) -> str:
+    """Return a line with a mark, a line's end, where a sentence ends without one of its own."""
+    return line if line[-1:] in _PUNCTUATION else f"{line}\n"
+
+
+def _said(piece: str) -> str:
+    """Return a piece with a full stop for every such mark inside it."""
+    return piece.rstrip("\n").replace("\n ", ". ")
 
 
 def _sentences(text: str) -> list[str]:

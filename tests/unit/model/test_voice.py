@@ -183,6 +183,12 @@ def test_as_it_was_before(voice, model, reference, tmp_path):
     assert model.conds == "first"
 
 
+def test_a_temperature_under_which_the_sampler_makes_nan():
+    for wrong in (1e-39, 0.009):
+        with pytest.raises(ValueError, match=r"0\.01 or more"):
+            Tuning(0.3, 0.4, wrong)
+
+
 def test_an_utterance_is_abandoned_at_the_next_token(voice, model):
     asked = []
     with pytest.raises(Stopped):

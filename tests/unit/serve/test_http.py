@@ -147,6 +147,84 @@ def test_text_that_cannot_be_spoken(client):
     assert client.post("/synthesize", json={"text": "One\tline\r\nand one."}).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["\u2014 \u2026 !", "\U0001f600", "", " \n", "\u200b"])
+def test_a_text_without_a_word_may_be_silence(voices, text):
+    voice = FakeVoice()
+    with serving(voice_app(voices, voice, empty_text="silence")) as at:
+        wait_for(at, "ready")
+        with httpx.Client(base_url=at, trust_env=False) as client:
+            reply = client.post("/synthesize", json={"text": text})
+            assert (reply.status_code, reply.headers["X-Audio-Duration"]) == (200, "0.250")
+            assert reply.content == bytes(2 * RATE // 4)
+            wav = client.post("/v1/audio/speech", json={"input": text, "voice": "other"})
+            assert (wav.status_code, wav.content[:4]) == (200, b"RIFF")
+            assert client.post("/synthesize", json={"text": "\a"}).status_code == 422
+            unknown = {"text": text, "reference_audio": "nobody.wav"}
+            assert client.post("/synthesize", json=unknown).status_code == 404
+    assert len(voice.said) == 1
+
+
+def test_null_is_not_given(client):
+    for path, body in {
+        "/synthesize": {
+            "text": TEXT,
+            "reference_audio": None,
+            "exaggeration": None,
+            "cfg_weight": None,
+            "temperature": None,
+        },
+        "/v1/audio/speech": {
+            "input": TEXT,
+            "voice": "samantha",
+            "model": None,
+            "response_format": None,
+            "speed": None,
+            "stream_format": None,
+            "instructions": None,
+            "exaggeration": None,
+            "cfg_weight": None,
+            "temperature": None,
+        },
+    }.items():
+        reply = client.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+    assert reply.content[:4] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('"temperature": 1e-39', "temperature: Input should be greater than or equal to 0.01"),
+        ('"temperature": 0.009', "temperature: Input should be greater than or equal to 0.01"),
+        ('"temperature": 5e-324', "temperature: "),
+        ('"temperature": 0', "temperature: "),
+        ('"temperature": -0.0', "temperature: "),
+        ('"temperature": 2.1', "temperature: Input should be less than or equal to 2"),
+        ('"temperature": 1e999', "temperature: "),
+        ('"temperature": 1' + 400 * "0", "temperature: "),
+        ('"exaggeration": 1e300', "exaggeration: Input should be less than or equal to 2"),
+        ('"exaggeration": -1e-300', "exaggeration: "),
+        ('"cfg_weight": Infinity', "cfg_weight: "),
+        ('"cfg_weight": 0.0', "cfg_weight: Input should be greater than 0"),
+    ],
+)
+def test_a_setting_that_the_sampler_cannot_work_with(client, setting, words):
+    body = f'{{"text": "Hello there.", {setting}}}'
+    for path, status in (("/synthesize", 422), ("/v1/audio/speech", 400)):
+        content = body.replace('"text"', '"voice": "other", "input"') if "v1" in path else body
+        headers = {"Content-Type": "application/json"}
+        reply = client.post(path, content=content, headers=headers)
+        assert (reply.status_code, words in reply.text) == (status, True), reply.text
+    assert client.get("/health").json()["state"] == "ready"
+
+
+def test_head(client):
+    reply = client.head("/health")
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert int(reply.headers["Content-Length"]) > 100
+    assert client.head("/synthesize").status_code == 405
+
+
 def test_a_fault_of_ours_is_a_503_too(voices, monkeypatch):
     app = voice_app(voices, FakeVoice())
     monkeypatch.setattr(app.state.worker.files, "find", lambda _: 1 / 0)

@@ -761,6 +761,8 @@ def test_weights_that_are_missing_or_cut(voices, capsys, tmp_path):
         ({"port": "http"}, "port: "),
         ({"port": 70_000}, "port: Input should be less than or equal to 65535"),
         ({"queue": -1}, "queue: "),
+        ({"empty_text": "hum"}, "empty_text: "),
+        ({"tuning": {"cfg_weight": 0.3, "exaggeration": 0.3, "temperature": 1e-39}}, "temperature"),
         ({"deadline_s": 0}, "deadline_s: Input should be greater than 0"),
         ({"deadline_s": float("nan")}, "deadline_s: "),
         ({"proof_interval_s": -5}, "proof_interval_s: "),

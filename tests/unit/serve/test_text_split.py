@@ -4,7 +4,7 @@ import string
 import pytest
 
 from understudy.audio.speech_check import count_words
-from understudy.serve.text_split import split_text
+from understudy.serve.text_split import plain_text, split_text
 
 FILLER = "Then the caller asked whether anybody could say when the shop would be open again. "
 
@@ -79,6 +79,64 @@ def test_else_at_spaces_else_anywhere():
 def test_a_blank_line_ends_a_sentence():
     text = f"A heading without an end\n\n{FILLER * 4}"
     assert split_text(text, 100)[0] == "A heading without an end"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Monday nine to five\nTuesday closed\nWednesday ten to four",
+            "Monday nine to five. Tuesday closed. Wednesday ten to four",
+        ),
+        ("milk\neggs\r\nbread", "milk. eggs. bread"),
+        ("Shopping list:\n- milk\n* eggs\n\u2022 bread", "Shopping list: milk. eggs. bread"),
+        ("1. First\n2. Second", "1. First. 2. Second"),
+        ("Really?\nYes,\nreally", "Really? Yes, really"),
+        ("A title\n\nThen a text.", "A title. Then a text."),
+        (
+            "The quick brown fox jumps over\nthe lazy dog.",
+            "The quick brown fox jumps over the lazy dog.",
+        ),
+        ("x" * 61 + "\nGoes on", "x" * 61 + " Goes on"),
+        ("- 5 degrees", "- 5 degrees"),
+    ],
+)
+def test_the_lines_of_a_list_are_sentences(text, said):
+    assert split_text(text) == [said]
+
+
+def test_and_so_they_are_in_a_long_text():
+    lines = "\n".join(f"Item {number} of all that is on the list" for number in range(40))
+    pieces = split_text(lines)
+    assert len(pieces) > 3
+    assert all("list. Item" in piece for piece in pieces)
+    assert not any("\n" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Hello\u0085world", "Hello world"),
+        ("a\vb\fc", "a b c"),
+        ("a\u2028b\u2029c", "a\nb\nc"),
+        ("don\x92t \x93say\x94 1\x962", "don\u2019t \u201csay\u201d 1\u20132"),
+        ("\x80\x81\x8d\x99\x9f!", "     !"),
+        ("a\u200bb\u200cc\u200dd\u2060e", "abcde"),
+        ("\ufeffHello", "Hello"),
+        ("\u202eHello\u202c \u2067there\u2069\u200f", "Hello there"),
+        ("co\u00adop", "coop"),
+        ("\u2764\ufe0f", "\u2764"),
+        ("One\tline\r\nand caf\u00e9", "One\tline\r\nand caf\u00e9"),
+    ],
+)
+def test_what_only_steers_the_display_is_not_spoken(text, plain):
+    assert plain_text(text) == plain
+
+
+@pytest.mark.parametrize("character", ["\0", "\a", "\x1b", "\x7f", "\x1c"])
+def test_other_control_characters_are_named(character):
+    with pytest.raises(ValueError, match=rf"U\+00{ord(character):02X} at position 3"):
+        plain_text(f"One{character}")
 
 
 def test_no_scrap_is_left_over():
