@@ -84,6 +84,7 @@ class Connections:
         self._limit = limit
         #: Those that have waited for their clients for longest come first.
         self._open: dict[HttpProtocol, None] = {}
+        self._of_address: Counter[str | None] = Counter()
 
     def protocol(self, **options: Any) -> HttpProtocol:
         """Return the protocol of a new connection, from what uvicorn gives it."""
@@ -101,7 +102,7 @@ class Connections:
                 return False
             # The address that has most of them gives way, and there a client that never sent a
             # request; of these the one that has waited for longest.
-            number = Counter(one.address for one in self._open)
+            number = self._of_address
             oldest = min(waiting, key=lambda one: (-number[one.address], one.answered))
             log.warning(
                 "%d connections are open: closing an idle one from %s", self._limit, oldest.address
@@ -109,6 +110,7 @@ class Connections:
             self.remove(oldest)
             oldest.transport.abort()
         self._open[new] = None
+        self._of_address[new.address] += 1
         return True
 
     def renew(self, one: HttpProtocol) -> None:
@@ -119,7 +121,9 @@ class Connections:
 
     def remove(self, one: HttpProtocol) -> None:
         """Note that a connection is closed."""
-        self._open.pop(one, None)
+        if one in self._open:
+            del self._open[one]
+            self._of_address -= Counter([one.address])  # none is kept at zero
 
 
 class HttpProtocol(H11Protocol):
