@@ -94,16 +94,19 @@ class Connections:
         """Take a new connection in, in the place of another where there is no room.
 
         Returns:
-            Whether there was room: False where every other one is being worked on.
+            Whether there was room: False where every other one is being worked on, or is of an
+            address that has fewer.
         """
         while len(self._open) >= self._limit:
             waiting = [one for one in self._open if one.waits_for_client]
-            if not waiting:
-                return False
             # The address that has most of them gives way, and there a client that never sent a
             # request; of these the one that has waited for longest.
             number = self._of_address
-            oldest = min(waiting, key=lambda one: (-number[one.address], one.answered))
+            oldest = min(
+                waiting, key=lambda one: (-number[one.address], one.answered), default=None
+            )
+            if oldest is None or number[oldest.address] < number[new.address]:
+                return False
             log.warning(
                 "%d connections are open: closing an idle one from %s", self._limit, oldest.address
             )

@@ -241,6 +241,23 @@ def test_a_runaway_is_cut_off_where_no_voice_is_as_slow(model, text, token_cap, 
     assert model.caps == [cap]
 
 
+def test_the_libraries_are_bounded_before_they_are_imported(monkeypatch, tmp_path):
+    """Offline, quiet, and with a small cache of compiled operations; the operator may differ."""
+    seen = {}
+
+    def loading(*_, **__):
+        seen.update(os.environ)
+        raise FileNotFoundError
+
+    monkeypatch.setattr("understudy.model.fastload.loading.Loading", loading)
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    with pytest.raises(FileNotFoundError):
+        Voice.load(tmp_path, "cpu")
+    assert 0 < int(seen["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) <= 256
+    assert (seen["HF_HUB_OFFLINE"], seen["TQDM_DISABLE"]) == ("1", "0")
+
+
 def test_nobody_asks_and_nothing_is_hooked(voice, model, monkeypatch):
     monkeypatch.setattr(model.t3.tfmr, "register_forward_pre_hook", None)
     assert not voice.speak("Hi", seed=1, tuning=TUNING).hit_cap

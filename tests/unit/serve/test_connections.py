@@ -137,6 +137,22 @@ def test_the_address_that_has_most_gives_way(at, stack):
     assert status(quiet) == 200
 
 
+def test_an_address_takes_no_place_of_one_that_has_fewer(voices, voice, stack):
+    """Although the only connection that waits for its client is the other one's."""
+    with serving(voice_app(voices, voice, TOKEN), limit=3) as at:
+        wait_for(at, "ready")
+        voice.may_speak.clear()
+        quiet = connect(stack, at, source_address=("127.0.0.2", 0))
+        busy = [connect(stack, at, request()) for _ in range(2)]
+        until(lambda: voice.at_once)
+        time.sleep(0.2)
+        assert status(connect(stack, at)) == 503
+        voice.may_speak.set()
+        assert [status(one) for one in busy] == [200, 200]
+        quiet.sendall(request())
+        assert status(quiet) == 200
+
+
 def test_work_is_never_closed_for_a_new_connection(voices, voice, stack):
     with serving(voice_app(voices, voice, TOKEN), limit=2) as at:
         wait_for(at, "ready")
