@@ -19,7 +19,9 @@ ERRORS = {
     "device-side assert": (True, "torch.zeros(1, device=d)[torch.tensor([5], device=d)].item()"),
     "illegal memory access": (
         True,
-        "torch.as_strided(torch.zeros(1, device=d), (1 << 40,), (1 << 20,))[1 << 39].item()",
+        'write = torch.cuda._compile_kernel(\'extern "C" __global__ void f(float* p) '
+        "{ p[1ull << 45] = 1; }', 'f'); write((1, 1, 1), (1, 1, 1), (torch.zeros(1, device=d),)); "
+        "torch.cuda.synchronize()",
     ),
     "out of memory": (False, "torch.empty(1 << 50, device=d)"),
 }
