@@ -17,7 +17,10 @@ description:
   - Where there are scores, statistics stand beside the rule. They never change the verdict.
 options:
   run_dir:
-    description: The run directory, or a link to it such as C(reports/latest).
+    description:
+      - The run directory, or a link to it such as C(reports/latest).
+      - A link that leads out of its own directory is refused, and so is a directory without the
+        name of a run.
     type: path
     required: true
   ab_scores:
@@ -84,17 +87,19 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from understudy.common.files import JSON_BYTES, read_bytes
 from understudy.common.jsonio import json_text, parse_json
 from understudy.verdict import scoring
 from understudy.verdict.ratings import RatingsError
 from understudy.verdict.rules import compute
+from understudy.verdict.run_directory import RunDirectoryError, locate
 from understudy.verdict.summary import summarise
 
 
 def present(path: Path) -> str:
     """Return a file's text, or nothing where there is none or none that can be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_bytes(path, JSON_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -127,10 +132,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = Path(module.params["run_dir"])
-    run_dir = given.resolve()
-    if not run_dir.is_dir():
-        module.fail_json(msg=f"run_dir: {given} is no directory. Next: ls {given.parent}")
+    try:
+        run_dir = locate(Path(module.params["run_dir"]))
+    except RunDirectoryError as error:
+        module.fail_json(msg=f"run_dir: {error}")
 
     texts: dict[str, str] = {}
     path = run_dir / "ratings.json"
@@ -141,22 +146,21 @@ def main() -> None:
             f"session ({blind}), which a sheet does not replace.\n"
             f"Next: mv -n {path} ~/ratings-{run_dir.name}.json, then give the sheet again."
         )
-    if module.params["ab_scores"]:
-        try:
+    try:
+        if module.params["ab_scores"]:
             rated = scoring.take(run_dir, Path(module.params["ab_scores"]))
             if rated:
                 texts["ratings.json"] = json_text(rated)
             else:
                 module.warn("ab_scores was left aside: run.json does not say what was to be rated")
-        except RatingsError as error:
-            module.fail_json(
-                msg=f"The scores were refused and nothing was written.\n{error}\n"
-                f"Next: correct {module.params['ab_scores']} and give it again.",
-                problems=error.problems,
-            )
-    ratings = texts["ratings.json"].encode() if texts else None
-    try:
+        ratings = texts["ratings.json"].encode() if texts else None
         verdict = compute(run_dir, datetime.now(UTC), ratings)
+    except RatingsError as error:
+        module.fail_json(
+            msg=f"The scores were refused and nothing was written.\n{error}\n"
+            f"Next: correct {module.params['ab_scores']} and give it again.",
+            problems=error.problems,
+        )
     except OSError as error:
         module.fail_json(msg=f"{run_dir} cannot be read: {error.strerror}. Next: ls -ld {run_dir}")
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import soundfile
 
 from understudy.audio.pcm import PCM_SCALE, SAMPLE_RATE, reason
-from understudy.common.files import read_regular
+from understudy.common.files import read_bytes
 
 FRAME_S = 0.02
 SILENT_FRAME_DBFS = -50.0
@@ -249,7 +249,7 @@ def _judge_reference(path: Path) -> tuple[dict[str, Any], list[tuple[str, bool]]
     """Return the facts, and the problems with whether nothing can be cloned because of them."""
     facts: dict[str, Any] = dict.fromkeys(("sha256", "sample_rate_hz", "channels", "duration_s"))
     try:
-        data = read_regular(path, limit=REFERENCE_MAX_BYTES)
+        data = read_bytes(path, REFERENCE_MAX_BYTES, links=True)
     except FileNotFoundError:
         return facts, [(f"{path} does not exist; expected a WAV of the voice", True)]
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that are read, or replaced, whole or not at all."""
+"""Files that are replaced whole or not at all, and files that somebody else may have made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,101 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+#: The most bytes that are read of a file, by what it is. Each is many times what is usual.
+JSON_BYTES = 4 << 20
+SHEET_BYTES = 1 << 20
+WAV_BYTES = 64 << 20
+
+#: What a name may lead to that is no file, by `stat.S_IFMT`.
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a link",
+}
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """Open a regular file and nothing else; never wait for one.
+
+    Args:
+        path: a link at its end is refused with ``O_NOFOLLOW`` only.
+        flags: of `os.open`.
+        mode: of a file that ``O_CREAT`` makes.
+
+    Returns:
+        The descriptor, closed on exec.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    except ValueError as error:  # a NUL or half a surrogate pair in the name
+        raise OSError(errno.EINVAL, "no file can have this name") from error
+    except OSError as error:
+        found = _kind(path, links=bool(flags & os.O_NOFOLLOW))
+        if found and error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise OSError(error.errno, f"it is {found}, not a file") from error
+        raise
+    kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode))
+    if kind:
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
+    return handle
+
+
+def _kind(path: Path, *, links: bool) -> str | None:
+    """Return what a name leads to, unless that is a regular file or nothing."""
+    try:
+        found = path.stat(follow_symlinks=not links)
+    except OSError:
+        return None
+    return _KINDS.get(stat.S_IFMT(found.st_mode))
+
+
+def read_bytes(path: Path, most: int, *, links: bool = False) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+        links: whether `path` may be a link.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger; ``strerror`` says which.
+    """
+    handle = open_regular(path, os.O_RDONLY | (0 if links else os.O_NOFOLLOW))
+    with os.fdopen(handle, "rb") as file:
+        content = file.read(most + 1)  # as it grows: its size is not asked for
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
+    return content
+
+
+def read_within(directory: Path, name: str, most: int) -> bytes:
+    """Return the content of a file that a document of a directory names.
+
+    Args:
+        directory: the file lies in it; no link leads out of it.
+        name: relative path.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: as `read_bytes`, or it lies elsewhere.
+    """
+    try:
+        path = directory / name
+        inside = not path.is_absolute() or path.is_relative_to(directory)
+        inside = inside and path.parent.resolve().is_relative_to(directory.resolve())
+    except (ValueError, RuntimeError) as error:  # a NUL in the name; links in a circle
+        raise OSError(errno.EINVAL, "no file can have this name") from error
+    if not inside:
+        raise OSError(errno.EINVAL, "it lies outside the directory")
+    return read_bytes(path, most)
 
 
 @contextlib.contextmanager
@@ -39,35 +134,6 @@ def atomic(path: Path, *, mode: int = 0o644, durable: bool = False) -> Iterator[
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def read_regular(path: Path, *, limit: int) -> bytes:
-    """Return the content of a regular file; a pipe or a device in its place is not waited for.
-
-    Args:
-        path: links are followed.
-        limit: bytes.
-
-    Raises:
-        OSError: it cannot be read, is no regular file, has more bytes, or changed meanwhile.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        before = os.fstat(handle)
-        if stat.S_ISDIR(before.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(before.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if before.st_size > limit:
-            raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
-        after = os.fstat(handle)
-    finally:
-        os.close(handle)
-    if (len(content), after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise OSError(errno.EAGAIN, "changed while it was read", str(path))
-    return content
 
 
 def _sync(path: Path) -> None:

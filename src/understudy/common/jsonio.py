@@ -1,13 +1,30 @@
-"""JSON files that are never half-written, and errors that name the place."""
+"""JSON files that are never half-written, and errors that name the place.
+
+Somebody else may have written what is read here. One reader refuses what a later step would
+trip over: numbers that are none, half surrogate pairs, keys that stand twice, nesting without
+end and sizes that no document here has.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.common.files import atomic
+from understudy.common.files import JSON_BYTES, atomic, read_bytes
+
+#: How deep lists and objects may lie in each other; documents here have eight levels.
+DEEPEST = 50
+
+#: The most values of a document; the longest here have two thousand.
+MOST_VALUES = 100_000
+
+#: The most digits of a whole number; more are no number for a float either.
+MOST_DIGITS = 300
+
+Pairs = list[tuple[str, Any]]
 
 
 class JsonError(ValueError):
@@ -45,25 +62,63 @@ def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path | str) -> dict[str, Any]:
+def read_json(path: Path | str, *, links: bool = True) -> dict[str, Any]:
     """Return the object in a JSON file.
+
+    Args:
+        path: the file.
+        links: whether it may be a link.
 
     Raises:
         JsonError: it cannot be read, is not JSON, or is not an object.
     """
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_bytes(path, JSON_BYTES, links=links))
     except OSError as error:
         raise JsonError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise JsonError(f"{path}: byte {error.start} is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise JsonError(
-            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
+    except ValueError as error:
+        raise JsonError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise JsonError(f"{path}: {type(document).__name__}, expected an object")
+    return document
+
+
+def parse_json(
+    content: bytes | str,
+    *,
+    pairs: Callable[[Pairs], Any] | None = None,
+    constant: Callable[[str], Any] | None = None,
+) -> Any:
+    """Return the JSON document in the bytes.
+
+    Args:
+        content: UTF-8, or a text.
+        pairs: makes an object of its keys and values; by default a key that stands twice is an
+            error.
+        constant: makes a value of ``NaN`` or ``Infinity``; by default they are an error.
+
+    Raises:
+        ValueError: with what is wrong with them.
+    """
+    if not content.strip():
+        raise ValueError("it is empty (line 1, column 1)")
+    try:
+        document = json.loads(
+            content if isinstance(content, str) else content.decode("utf-8"),
+            object_pairs_hook=pairs or _once,
+            parse_constant=constant or _not_json,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"it is not complete JSON ({place}: {error.msg})") from error
+    _check(document)
     return document
 
 
@@ -71,17 +126,61 @@ def _not_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def parse_json(content: bytes) -> Any:
-    """Return the JSON document in the bytes.
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
 
-    Raises:
-        ValueError: with what is wrong with them.
-    """
-    if not content.strip():
-        raise ValueError("it is empty")
-    try:
-        return json.loads(content.decode("utf-8"), parse_constant=_not_json)
-    except UnicodeDecodeError as error:
-        raise ValueError("it is not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not complete JSON ({error})") from error
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits, expected at most {MOST_DIGITS}")
+    return int(text)
+
+
+def _once(pairs: Pairs) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = json.dumps(repeated(key for key, _ in pairs)[0])
+        raise ValueError(f"the key {key[:80]} stands twice")
+    return found
+
+
+def repeated(keys: Iterable[str]) -> list[str]:
+    """Return the keys that stand more than once, each once, in their order."""
+    seen: dict[str, int] = {}
+    for key in keys:
+        seen[key] = seen.get(key, 0) + 1
+    return [key for key, count in seen.items() if count > 1]
+
+
+def _check(document: Any) -> None:
+    """Raise ValueError for what is JSON and yet not to be worked with."""
+    level, depth, count = [document], 0, 0
+    while level:
+        count += len(level)
+        if count > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                _whole_characters(value)
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, dict):
+                for key in value:
+                    _whole_characters(key)
+                inner += value.values()
+        level, depth = inner, depth + 1
+
+
+def _whole_characters(text: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = ascii(text[error.start])[1:-1]
+            raise ValueError(f"it holds half a surrogate pair, {half}, which is no text") from error

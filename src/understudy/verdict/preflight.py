@@ -249,9 +249,9 @@ def sheet_problems(path: str, run_dir: str, hosts: list[str]) -> list[dict[str, 
     """Read a sheet as the verdict will, against the utterances and hosts of this run."""
     try:
         ids = [row["id"] for row in read_json(Path(run_dir, "run.json"))["utterances"]]
-        text = scoring.read_sheet(Path(path))[1]
+        sheet = scoring.read_sheet(Path(path))
         if ids:
-            ratings.parse(text, Path(path).name, utterances=ids, hosts=hosts)
+            ratings.parse(sheet.text, sheet.name, utterances=ids, hosts=hosts)
     except (JsonError, ratings.RatingsError) as error:
         return [{"id": "ab_scores", "seen": str(error), "next": f"correct {path}"}]
     return []

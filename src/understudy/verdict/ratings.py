@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from understudy.common.jsonio import parse_json, repeated
 
 EXPECTED = "expected a whole number from 1 to 5"
 EXPECTED_PASS = "expected a pass: 1, 2, …"
+
+#: So many problems are named one by one: all that a sheet without a good cell has.
+MOST_PROBLEMS = 50
 
 #: What is kept of the listener's hidden checks, and the scores that each row has.
 LISTENER: dict[str, tuple[str, ...]] = {
@@ -54,14 +61,31 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique) == len(pairs):
         return unique
     kept = _Repeated(unique)
-    keys = [key for key, _ in pairs]
-    kept.repeated = sorted({key for key in keys if keys.count(key) > 1})
+    kept.repeated = repeated(key for key, _ in pairs)
     return kept
 
 
 def _seen(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    return _short(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _short(text: str) -> str:
+    """Return a text for a message: not at length, and on one line."""
+    text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _name(key: str) -> str:
+    """Return a key for a message: bare where that is readable."""
+    return key if re.fullmatch(r"[\w.-]{1,80}", key) else _seen(key)
+
+
+def _first(problems: Iterable[str]) -> list[str]:
+    """Return so many problems as a person reads, and how many more there are."""
+    rest = iter(problems)
+    first = list(itertools.islice(rest, MOST_PROBLEMS))
+    more = sum(1 for _ in rest)
+    return [*first, f"and {more:,} more"] if more else first
 
 
 def _is_score(value: Any) -> bool:
@@ -72,9 +96,12 @@ def _is_pass(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
-def examine(
-    sheet: Iterable[Row], *, utterances: Sequence[str], hosts: Sequence[str], passes: bool = False
-) -> tuple[list[dict[str, Any]], list[str]]:
+Scores = dict[tuple[int, str], dict[str, Any]]
+
+
+def _examine(
+    sheet: Iterable[Row], utterances: Sequence[str], hosts: Sequence[str], *, passes: bool
+) -> tuple[Scores, Iterator[str]]:
     """Check the rows of a sheet.
 
     Args:
@@ -84,30 +111,39 @@ def examine(
         passes: whether every row must say which pass it is of; otherwise all are of the first.
 
     Returns:
-        The scores by pass, then in the order of ``utterances``, and one sentence per problem.
-        The scores are only to be used if there is no problem.
+        The scores by pass and utterance, and one sentence per problem. The scores are there when
+        the sentences have come to their end, and only to be used if there was none.
     """
-    problems: list[str] = []
+    scores: Scores = {}
+    return scores, _row_problems(sheet, utterances, hosts, passes, scores)
+
+
+def _row_problems(
+    sheet: Iterable[Row],
+    utterances: Sequence[str],
+    hosts: Sequence[str],
+    passes: bool,
+    scores: Scores,
+) -> Iterator[str]:
     places: dict[tuple[int, str], str] = {}
-    scores: dict[tuple[int, str], dict[str, Any]] = {}
     columns = ("pass", "utterance") if passes else ("utterance",)
+    known = f"one of {', '.join(utterances)}"
     for place, row in sheet:
         if not isinstance(row, dict):
-            problems.append(f"{place}: saw {_seen(row)}, expected an object with a score per host")
+            yield f"{place}: saw {_seen(row)}, expected an object with a score per host"
             continue
-        problems += [f"{place}: {key} stands twice" for key in getattr(row, "repeated", ())]
+        yield from (f"{place}: {_name(key)} stands twice" for key in getattr(row, "repeated", ()))
         utterance: Any = row.get("utterance")
         number: Any = row.get("pass") if passes else 1
         where = place
         if utterance not in utterances:
-            known = f"one of {', '.join(utterances)}"
-            problems.append(f"{place}: utterance: saw {_seen(utterance)}, expected {known}")
+            yield f"{place}: utterance: saw {_seen(utterance)}, expected {known}"
         elif not _is_pass(number):
             where = f"{place} ({utterance})"
-            problems.append(f"{where}: pass: saw {_seen(number)}, {EXPECTED_PASS}")
+            yield f"{where}: pass: saw {_seen(number)}, {EXPECTED_PASS}"
         elif (number, utterance) in places:
             already = f"was already scored at {places[number, utterance]}"
-            problems.append(f"{place}: {_label(number, utterance, passes)} {already}")
+            yield f"{place}: {_label(number, utterance, passes)} {already}"
         else:
             where = f"{place} ({_label(number, utterance, passes)})"
             places[number, utterance] = place
@@ -116,63 +152,71 @@ def examine(
                 "pass": number,
                 **{host: row.get(host) for host in hosts},
             }
-        for host in hosts:
-            score = row.get(host)
-            if host not in row or score is None:
-                problems.append(f"{where}: {host}: no score, {EXPECTED}")
-            elif not _is_score(score):
-                problems.append(f"{where}: {host}: saw {_seen(score)}, {EXPECTED}")
-        unknown = [str(key) for key in row if key not in (*columns, *hosts)]
-        problems += [f"{where}: {key} is none of {', '.join(hosts)}" for key in unknown]
+        yield from (f"{where}: {what}" for what in _cell_problems(row, hosts, columns))
     heard = sorted({number for number, _ in places}) or [1]
     for index, number in enumerate(heard, start=1):
         if number != index:
-            problems.append(f"pass {number}: there is no pass {index}, expected 1, 2, …")
+            yield f"pass {_short(str(number))}: there is no pass {index}, expected 1, 2, …"
             break
-    wanted = [(number, utterance) for number in heard for utterance in utterances]
-    problems += [
-        f"{_label(number, utterance, passes)}: its row is missing, expected one per utterance"
-        for number, utterance in wanted
-        if (number, utterance) not in places
-    ]
-    return [scores[key] for key in wanted if key in scores], problems
+    for number in heard:
+        for utterance in utterances:
+            if (number, utterance) not in places:
+                label = _label(number, utterance, passes)
+                yield f"{label}: its row is missing, expected one per utterance"
+
+
+def _cell_problems(
+    row: Mapping[str, Any], hosts: Sequence[str], columns: Sequence[str]
+) -> Iterator[str]:
+    for host in hosts:
+        score = row.get(host)
+        if score is None:
+            yield f"{host}: no score, {EXPECTED}"
+        elif not _is_score(score):
+            yield f"{host}: saw {_seen(score)}, {EXPECTED}"
+    for key in row:
+        if key not in (*columns, *hosts):
+            yield f"{_name(key)} is none of {', '.join(hosts)}"
+
+
+def _in_order(scores: Scores, utterances: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows by pass, then in the order of the utterances."""
+    order = {utterance: index for index, utterance in enumerate(utterances)}
+    return [scores[key] for key in sorted(scores, key=lambda key: (key[0], order[key[1]]))]
 
 
 def _label(number: int, utterance: str, passes: bool) -> str:
     return f"pass {number}, {utterance}" if passes else utterance
 
 
-def _examine_listener(listener: Any, utterances: Sequence[str]) -> list[str]:
-    """Return what is wrong with the hidden checks of a listener."""
+def _listener_problems(listener: Any, utterances: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the hidden checks of a listener."""
     if listener is None:
-        return []
+        return
     if not isinstance(listener, dict):
-        return [f"listener: saw {_seen(listener)}, expected an object or null"]
-    problems: list[str] = []
+        yield f"listener: saw {_seen(listener)}, expected an object or null"
+        return
     for kind, fields in LISTENER.items():
         listed = listener.get(kind)
         if not isinstance(listed, list):
-            problems.append(f"listener: {kind}: saw {_seen(listed)}, expected a list of rows")
+            yield f"listener: {kind}: saw {_seen(listed)}, expected a list of rows"
             continue
         for index, row in enumerate(listed, start=1):
             where = f"listener: {kind}, row {index}"
             if not isinstance(row, dict):
-                problems.append(f"{where}: saw {_seen(row)}, expected an object")
+                yield f"{where}: saw {_seen(row)}, expected an object"
                 continue
             if row.get("utterance") not in utterances:
                 seen = f"saw {_seen(row.get('utterance'))}"
-                problems.append(f"{where}: utterance: {seen}, expected one of the run's")
+                yield f"{where}: utterance: {seen}, expected one of the run's"
             if not _is_pass(row.get("pass")):
-                problems.append(f"{where}: pass: saw {_seen(row.get('pass'))}, {EXPECTED_PASS}")
-            problems += [
-                f"{where}: {field}: saw {_seen(row.get(field))}, {EXPECTED}"
-                for field in fields
-                if not _is_score(row.get(field))
-            ]
+                yield f"{where}: pass: saw {_seen(row.get('pass'))}, {EXPECTED_PASS}"
+            for field in fields:
+                if not _is_score(row.get(field)):
+                    yield f"{where}: {field}: saw {_seen(row.get(field))}, {EXPECTED}"
             if kind == "telephone" and not isinstance(row.get("noticed"), bool):
                 seen = f"saw {_seen(row.get('noticed'))}"
-                problems.append(f"{where}: noticed: {seen}, expected true or false")
-    return problems
+                yield f"{where}: noticed: {seen}, expected true or false"
 
 
 def examine_document(
@@ -191,62 +235,119 @@ def examine_document(
     """
     passes = document.get("schema_version") != 1
     listed = document.get("scores")
+    wrong: Iterable[str] = ()
+    scores: Scores = {}
     if isinstance(listed, list):
-        sheet = [(f"row {index}", row) for index, row in enumerate(listed, start=1)]
-        scores, problems = examine(sheet, utterances=utterances, hosts=hosts, passes=passes)
-    else:
-        scores, problems = [], [f"scores: saw {_seen(listed)}, expected a list of rows"]
+        sheet = ((f"row {index}", row) for index, row in enumerate(listed, start=1))
+        scores, wrong = _examine(sheet, utterances, hosts, passes=passes)
+    others = []
+    if not isinstance(listed, list):
+        others.append(f"scores: saw {_seen(listed)}, expected a list of rows")
     identity = document.get("identity_matches")
     if not (identity is None or isinstance(identity, bool)):
-        problems.append(f"identity_matches: saw {_seen(identity)}, expected true, false or null")
+        others.append(f"identity_matches: saw {_seen(identity)}, expected true, false or null")
     before = document.get("given_before_audio")
     if not isinstance(before, bool):
-        problems.append(f"given_before_audio: saw {_seen(before)}, expected true or false")
+        others.append(f"given_before_audio: saw {_seen(before)}, expected true or false")
     listener = document.get("listener") if passes else None
-    problems += _examine_listener(listener, utterances)
+    problems = _first(itertools.chain(wrong, others, _listener_problems(listener, utterances)))
     return {
-        "scores": scores,
+        "scores": _in_order(scores, utterances),
         "identity_matches": identity,
         "given_before_audio": before,
         "listener": listener,
     }, problems
 
 
+#: What a spreadsheet may separate cells with.
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+#: A first line by which a spreadsheet is told the separator.
+SEPARATED_BY = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
+
+#: A score as spreadsheets write it in several countries.
+SCORE = re.compile(r"([0-9])(?:[.,]0+)?")
+
+#: Full-width forms (of East Asian keyboards) as the ASCII they stand for.
+NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+
+#: What may stand around a cell beside spaces: marks without a width.
+WIDTHLESS = "\ufeff\u200b\u200e\u200f\u2060"
+
+
+def _trimmed(text: str) -> str:
+    """Return a cell without the blanks around it, no-break spaces among them."""
+    before = None
+    while text != before:
+        before, text = text, text.strip().strip(WIDTHLESS)
+    return text
+
+
+def _plain(text: str) -> str:
+    """Return a trimmed cell in ASCII letters and digits where it has full-width ones."""
+    return _trimmed(text).translate(NARROW)
+
+
 def _cell(text: str) -> Any:
     """Return a cell as the score it is, as the text it is, or None for an empty one."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) == 1 else text or None
+    score = SCORE.fullmatch(_plain(text))
+    return int(score[1]) if score else _trimmed(text) or None
 
 
-def _csv(text: str, hosts: Sequence[str]) -> tuple[list[Row], list[str]]:
+def _known(text: str, names: Sequence[str]) -> str:
+    """Return the name that is meant, in whatever case it is written; otherwise the text."""
+    plain = _plain(text)
+    alike = [name for name in names if name.casefold() == plain.casefold()]
+    return plain if plain in names else alike[0] if len(alike) == 1 else _trimmed(text)
+
+
+def _separator(lines: Sequence[str], columns: int) -> str:
+    """Return what separates the cells of most lines; the header says whether that is right."""
+
+    def fitting(separator: str) -> int:
+        return sum(line.count(separator) >= columns - 1 for line in lines)
+
+    return max(SEPARATORS, key=fitting)
+
+
+def _csv(text: str, utterances: Sequence[str], hosts: Sequence[str]) -> tuple[list[Row], list[str]]:
     """Return the rows of a CSV sheet and what is wrong with its form."""
-    header_expected = f"expected the header {','.join(['utterance', *hosts])}"
+    wanted = ["utterance", *hosts]
     sheet: list[Row] = []
     problems: list[str] = []
     header: list[str] = []
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = text.splitlines(keepends=True)
+    told = SEPARATED_BY.fullmatch(lines[0].strip("\r\n"))
+    separator = told[1] if told else _separator(lines, len(wanted))
+    if separator not in SEPARATORS:
+        known = ", ".join(SEPARATORS.values())
+        return [], [f"line 1: saw {_seen(lines[0].strip())}, expected one of {known}"]
+    shown = ("," if separator == "\t" else separator).join(wanted)
+    expected = f"expected the header {shown}"
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        for cells in reader:
+        for raw in reader:
             place = f"line {reader.line_num}"
-            if not any(cell.strip() for cell in cells):
+            cells = [_trimmed(cell) for cell in raw]
+            while cells and not cells[-1]:  # the columns to the right of a table
+                cells.pop()
+            if not cells or (told and reader.line_num == 1):
                 continue
             if not header:
-                header = [cell.strip() for cell in cells]
-                wanted = ["utterance", *hosts]
+                header = [_known(cell, wanted) for cell in cells]
                 wrong = [f"no column {name}" for name in wanted if name not in header]
                 wrong += [f"unknown column {_seen(name)}" for name in header if name not in wanted]
-                wrong += [f"column {n} stands twice" for n in wanted if header.count(n) > 1]
-                problems += [f"{place}: {what}, {header_expected}" for what in wrong]
+                wrong += [f"column {name} stands twice" for name in repeated(header)]
+                problems += [f"{place}: {what}, {expected}" for what in wrong]
                 if wrong:
                     break
             elif len(cells) > len(header):
                 count = f"saw {len(cells)} cells, expected {len(header)}"
-                problems.append(f"{place} ({cells[0].strip()}): {count}")
+                problems.append(f"{place} ({_short(cells[0])}): {count}")
             else:
-                pairs = zip(header, cells)  # noqa: B905 (strict= is not in Python 3.9)
-                sheet.append(
-                    (place, {n: c.strip() if n == "utterance" else _cell(c) for n, c in pairs})
-                )
+                row = {name: _cell(cell) for name, cell in zip(header, cells, strict=False)}
+                named = dict(zip(header, cells, strict=False)).get("utterance", "")
+                sheet.append((place, {**row, "utterance": _known(named, utterances)}))
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: it is not CSV ({error})")
     return sheet, problems
@@ -255,15 +356,15 @@ def _csv(text: str, hosts: Sequence[str]) -> tuple[list[Row], list[str]]:
 def _json(text: str, run_id: str | None) -> tuple[list[Row], list[str], bool | None]:
     """Return the rows of a JSON sheet, what is wrong with its form, and the identity answer."""
     try:
-        document = json.loads(text, object_pairs_hook=_pairs)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text, pairs=_pairs, constant=float)
+    except ValueError as error:
         return [], [f"it is not JSON ({error}), expected a list of rows or an object"], None
     problems: list[str] = []
     identity = None
     if isinstance(document, dict):
         known = ("scores", "run_id", "identity_matches")
-        repeated = getattr(document, "repeated", ())
-        problems += [f"{key} stands twice" for key in repeated]
+        twice = getattr(document, "repeated", ())
+        problems += [f"{_name(key)} stands twice" for key in twice]
         problems += [f"unknown key {_seen(key)}" for key in document if key not in known]
         claimed = document.get("run_id")
         if "run_id" in document and run_id is not None and claimed != run_id:
@@ -305,14 +406,18 @@ def parse(
     text = text.lstrip("\ufeff")
     if not text.strip():
         raise RatingsError(name, ["it is empty, expected a score for every utterance and host"])
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise RatingsError(name, [f"line {line}: it holds a NUL character, which is no text"])
     identity = None
     if text.lstrip()[0] in "[{" or name.lower().endswith(".json"):
         sheet, problems, identity = _json(text, run_id)
     else:
-        sheet, problems = _csv(text, hosts)
+        sheet, problems = _csv(text, utterances, hosts)
     if problems and not sheet:
-        raise RatingsError(name, problems)
-    scores, wrong = examine(sheet, utterances=utterances, hosts=hosts)
-    if problems or wrong:
-        raise RatingsError(name, problems + wrong)
-    return {"identity_matches": identity, "scores": scores}
+        raise RatingsError(name, _first(problems))
+    scores, wrong = _examine(sheet, utterances, hosts, passes=False)
+    found = _first(itertools.chain(problems, wrong))
+    if found:
+        raise RatingsError(name, found)
+    return {"identity_matches": identity, "scores": _in_order(scores, utterances)}

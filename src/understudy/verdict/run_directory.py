@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from understudy.common.files import JSON_BYTES, read_bytes
 from understudy.common.jsonio import parse_json
+from understudy.common.times import run_began
 
 #: The schema versions that are read: of every file, and of those that have had more than one.
 VERSION = (1,)
@@ -29,8 +31,53 @@ ROLES = ("standby", "primary", "llm")
 
 #: What a verdict is computed from. Its own file and the report are not among them.
 INPUT = re.compile(
-    r"(run|preflight|llm|ratings|identity)\.json|(install|bench|baseline)-(?P<host>.+)\.json"
+    r"(run|preflight|llm|ratings|identity)\.json"
+    r"|(install|bench|baseline)-(?P<host>[^/\x00-\x1f\x7f\ud800-\udfff]+)\.json"
 )
+
+#: The most bytes of all these files together, and the most files, hosts of a role and utterances.
+MOST_BYTES = 4 * JSON_BYTES
+MOST_FILES = 100
+MOST_HOSTS = 20
+MOST_UTTERANCES = 100
+
+#: No quantity of a run is larger: bytes of memory, Unix seconds.
+LARGEST = 1e18
+
+
+class RunDirectoryError(ValueError):
+    """A path that leads to no run; the message says what to do."""
+
+
+def locate(path: Path) -> Path:
+    """Return the directory of a run, to be read and written.
+
+    Args:
+        path: the directory, or a link to it that lies beside it, such as ``reports/latest``.
+
+    Raises:
+        RunDirectoryError: there is none, it has no run's name, or a link leads elsewhere.
+    """
+    given = Path(os.path.abspath(path))  # noqa: PTH100 (a link must still be seen as one)
+    following = f"Next: ls -l {given.parent}"
+    try:
+        found = given.resolve(strict=True)
+        is_run = found.is_dir()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: links in a circle
+        is_run = False
+    if not is_run:
+        raise RunDirectoryError(f"{given} is no directory. {following}")
+    if found.parent != given.parent.resolve():
+        raise RunDirectoryError(
+            f"{given} is a link to {found}, which is not in the same directory. {following}"
+        )
+    try:
+        run_began(found.name)
+    except ValueError:
+        raise RunDirectoryError(
+            f"{given} is no run: its name is not like 20261122-031500Z. {following}"
+        ) from None
+    return found
 
 
 def pick(document: Any, *path: str) -> Any:
@@ -43,13 +90,10 @@ def pick(document: Any, *path: str) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number as it is, anything else (also a boolean) as None."""
+    """Return a number as it is, anything else (also a boolean, or one too large) as None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return value if abs(value) <= LARGEST else None  # NaN is not, either
 
 
 def rows(value: Any) -> list[dict[str, Any]]:
@@ -208,6 +252,17 @@ def _version_fault(name: str, found: Any) -> str | None:
     return fault
 
 
+def _excess(run: Mapping[str, Any]) -> str | None:
+    """Return what run.json has too many of: everything is said once for each of them."""
+    for what, found, most in (
+        *((f"{role} hosts", pick(run, "hosts", role), MOST_HOSTS) for role in ROLES),
+        ("utterances", run.get("utterances"), MOST_UTTERANCES),
+    ):
+        if isinstance(found, list) and len(found) > most:
+            return f"it names {len(found):,} {what}, expected at most {most}"
+    return None
+
+
 def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) -> Run:
     """Sort documents into those that can be used and those that cannot.
 
@@ -221,6 +276,8 @@ def judge(documents: Mapping[str, Any], faults: Mapping[str, str], run_id: str) 
     for name, document in documents.items():
         if not isinstance(document, dict):
             broken[name] = f"it holds {type(document).__name__}, not an object"
+        elif name == "run.json" and (excess := _excess(document)):
+            broken[name] = excess
         elif version := _version_fault(name, document.get("schema_version")):
             broken[name] = version
         elif document.get("run_id") != run_id:
@@ -244,12 +301,19 @@ def read(
     """
     contents: dict[str, bytes] = {}
     faults: dict[str, str] = {}
-    for path in sorted(run_dir.iterdir()):
-        if INPUT.fullmatch(path.name):
-            try:
-                contents[path.name] = path.read_bytes()
-            except OSError as error:
-                faults[path.name] = f"it cannot be read ({error.strerror})"
+    names = sorted(path.name for path in run_dir.iterdir() if INPUT.fullmatch(path.name))
+    if len(names) > MOST_FILES:
+        count = f"{len(names):,} files of phases lie beside it, expected at most {MOST_FILES}"
+        return {}, {"run.json": count}, []
+    for name in names:
+        try:
+            contents[name] = read_bytes(run_dir / name, JSON_BYTES)
+        except OSError as error:
+            faults[name] = f"it cannot be read ({error.strerror})"
+    while sum(map(len, contents.values())) > MOST_BYTES:
+        largest = max(contents, key=lambda name: len(contents[name]))
+        del contents[largest]
+        faults[largest] = f"the files of the run are larger than {MOST_BYTES:,} bytes together"
     if ratings is not None:
         contents["ratings.json"] = ratings
         faults.pop("ratings.json", None)

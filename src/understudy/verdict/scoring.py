@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from understudy.common.files import JSON_BYTES, SHEET_BYTES, open_regular, read_bytes
 from understudy.common.jsonio import parse_json
 from understudy.verdict.ratings import RatingsError, examine_document, parse
 from understudy.verdict.run_directory import Run, judge, pick, read, seconds, show
@@ -109,18 +112,18 @@ def take(run_dir: Path, sheet: Path) -> dict[str, Any] | None:
     utterances = [row["id"] for row in run.utterances]
     if not utterances:
         return None
-    content, text = read_sheet(sheet)
-    parsed = parse(text, sheet.name, utterances=utterances, hosts=hosts, run_id=run.run_id)
+    found = read_sheet(sheet)
+    parsed = parse(found.text, found.name, utterances=utterances, hosts=hosts, run_id=run.run_id)
     heard = _audio_finished(run_dir, run.documents)
     return {
         "schema_version": 2,
         "run_id": run.run_id,
         "source": {
             "kind": "sheet",
-            "name": sheet.name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "name": found.name,
+            "sha256": hashlib.sha256(found.content).hexdigest(),
         },
-        "given_before_audio": heard is None or sheet.stat().st_mtime < heard,
+        "given_before_audio": heard is None or found.written_at < heard,
         "identity_matches": parsed["identity_matches"],
         "given_for": given_for(run.environments),
         "audio": {},
@@ -129,25 +132,43 @@ def take(run_dir: Path, sheet: Path) -> dict[str, Any] | None:
     }
 
 
-def read_sheet(sheet: Path) -> tuple[bytes, str]:
-    """Return a sheet's content, and its text.
+class Sheet(NamedTuple):
+    """A sheet of scores as it was read: its name for messages, and when it was written (Unix s)."""
+
+    name: str
+    content: bytes
+    text: str
+    written_at: float
+
+
+def read_sheet(sheet: Path) -> Sheet:
+    """Read a sheet, in UTF-8 or in UTF-16 as a spreadsheet writes it.
 
     Raises:
         RatingsError: if it cannot be read.
     """
+    name = sheet.name if sheet.name.isprintable() else ascii(sheet.name)
     try:
-        content = sheet.read_bytes()
-        return content, content.decode("utf-8-sig")
+        with os.fdopen(open_regular(sheet), "rb") as file:
+            content = file.read(SHEET_BYTES + 1)
+            written_at = os.fstat(file.fileno()).st_mtime
     except OSError as error:
-        raise RatingsError(str(sheet), [f"it cannot be read: {error.strerror}"]) from error
+        raise RatingsError(name, [f"it cannot be read: {error.strerror}"]) from error
+    if len(content) > SHEET_BYTES:
+        raise RatingsError(name, [f"it is larger than {SHEET_BYTES:,} bytes"])
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RatingsError(sheet.name, [f"it is not UTF-8 (byte {error.start})"]) from error
+        encoding = "UTF-16" if wide else "UTF-8"
+        raise RatingsError(name, [f"it is not {encoding} (byte {error.start})"]) from error
+    return Sheet(name, content, text, written_at)
 
 
 def blind(run_dir: Path) -> str | None:
     """Return how the scores that are there were given, if that was blind; a sheet is not."""
     try:
-        kind = pick(parse_json((run_dir / "ratings.json").read_bytes()), "source", "kind")
+        kind = pick(parse_json(read_bytes(run_dir / "ratings.json", JSON_BYTES)), "source", "kind")
     except (OSError, ValueError):
         return None
     return kind if kind in ("page", "terminal") else None
@@ -161,6 +182,8 @@ def _audio_finished(run_dir: Path, documents: Mapping[str, Any]) -> float | None
             continue
         finished = seconds(document.get("finished_at"))
         host = name[len("bench-") : -len(".json")]
-        waves = [path.stat().st_mtime for path in run_dir.glob(f"{host}_native/*.wav")]
+        waves = [
+            path.lstat().st_mtime for path in run_dir.glob(f"{glob.escape(host)}_native/*.wav")
+        ]
         times += [finished] if finished is not None else waves
     return min(times, default=None)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from understudy.common.files import WAV_BYTES, read_within
 from understudy.verdict.run_directory import Run, listing, pick, strings
 
 #: A recording of a run directory.
@@ -56,7 +57,7 @@ def hashes(run_dir: Path, names: Any) -> dict[str, str]:
     for name in names if isinstance(names, dict) else ():
         if WAV.fullmatch(name):
             try:
-                found[name] = hashlib.sha256((run_dir / name).read_bytes()).hexdigest()
+                found[name] = hashlib.sha256(read_within(run_dir, name, WAV_BYTES)).hexdigest()
             except OSError:
                 continue
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -235,6 +236,119 @@ def test_a_run_that_did_not_begin_gets_its_verdict_all_the_same(
     assert result["verdict"]["verdict"] == "invalid_run"
     assert (run_dir / "verdict.json").exists()
     assert not (run_dir / "ratings.json").exists()
+
+
+def test_only_a_run_is_written_to(call: Any, run_dir: Path, tmp_path: Path) -> None:
+    """What `run=..` and its kin lead to: nothing outside the directory of all runs."""
+    reports = run_dir.parent
+    (reports / "latest").symlink_to(run_dir.name)
+    assert call(run_dir=str(reports / "latest"))["path"] == str(run_dir / "verdict.json")
+    assert call(run_dir=f"{reports}/./{run_dir.name}/")["changed"] is False
+
+    away = tmp_path / "away" / factory.RUN_ID
+    shutil.copytree(run_dir, away)
+    (away / "verdict.json").unlink()
+    (reports / "20261122-000000Z").symlink_to(away)
+    (reports / "circle").symlink_to("circle")
+    (reports / "other").mkdir()
+    (reports / "file").write_text("")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    for name in (".", "..", "20261122-000000Z", "circle", "other", "file", "latest/..", "n" * 300):
+        result = call(run_dir=f"{reports}/{name}")
+        assert result["failed"] is True
+        assert "Next: ls -l /" in result["msg"], name
+        assert "Traceback" not in str(result)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_files_that_lead_elsewhere_are_neither_read_nor_written(
+    call: Any, run_dir: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.json"
+    outside.write_bytes((run_dir / "llm.json").read_bytes())
+    for name in ("llm.json", "verdict.json"):
+        (run_dir / name).unlink(missing_ok=True)
+        (run_dir / name).symlink_to(outside)
+    os.mkfifo(run_dir / "identity.json")
+    before = outside.read_bytes()
+    result = call(run_dir=str(run_dir))
+    assert outside.read_bytes() == before
+    assert not (run_dir / "verdict.json").is_symlink()
+    assert "llm.json cannot be used: it cannot be read (it is a link, not a file)" in str(result)
+
+
+def test_half_a_surrogate_pair_does_not_reach_the_verdict(call: Any, run_dir: Path) -> None:
+    path = run_dir / "llm.json"
+    path.write_text(path.read_text().replace("titan", "\\ud800", 1))
+    result = call(run_dir=str(run_dir))
+    assert "llm.json cannot be used: it holds half a surrogate pair" in str(result["verdict"])
+    assert json.loads((run_dir / "verdict.json").read_text()) == result["verdict"]
+
+
+def test_numbers_that_are_no_quantities(call: Any, run_dir: Path) -> None:
+    document = json.loads((run_dir / "llm.json").read_text())
+    document["busy"] = [{"what": "llm_probe", "start": -1.7e308, "end": 1.7e308}]
+    factory.put(run_dir, "llm.json", document)
+    assert call(run_dir=str(run_dir))["verdict"]["timing"]["split"]["llm_probe"] == 0
+
+
+def test_a_crowd_is_no_run(call: Any, run_dir: Path) -> None:
+    """What is said once for each host and utterance has to stay short enough to be read."""
+    document = json.loads((run_dir / "run.json").read_text())
+    document["hosts"]["standby"] = [f"h{n}" for n in range(20_000)]
+    factory.put(run_dir, "run.json", document)
+    result = call(run_dir=str(run_dir))
+    assert "run.json cannot be used: it names 20,000 standby hosts, expected at most 20" in str(
+        result["verdict"]["reasons"]
+    )
+    for n in range(200):
+        (run_dir / f"bench-{n}.json").write_text("{}")
+    result = call(run_dir=str(run_dir))
+    assert "files of phases lie beside it, expected at most 100" in str(result["verdict"])
+    assert len(json.dumps(result["verdict"])) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("make", "seen"),
+    [
+        (os.mkfifo, "it cannot be read: it is a pipe, not a file"),
+        (os.mkdir, "it cannot be read: it is a directory, not a file"),
+        (
+            lambda path: path.symlink_to("/dev/zero"),
+            "it cannot be read: it is a device, not a file",
+        ),
+        (
+            lambda path: path.symlink_to(path),
+            "it cannot be read: Too many levels of symbolic links",
+        ),
+        (lambda path: path.write_bytes(b" " * (1 << 20) + b"1"), "it is larger than 1,048,576"),
+        (lambda path: path.write_bytes(b"utterance,titan\0"), "line 1: it holds a NUL character"),
+    ],
+)
+def test_a_sheet_that_is_none(call: Any, run_dir: Path, sheet: Path, make: Any, seen: str) -> None:
+    sheet.unlink()
+    make(sheet)
+    result = call(run_dir=str(run_dir), ab_scores=str(sheet))
+    assert f"The scores were refused and nothing was written.\nab.csv: {seen}" in result["msg"]
+    assert not (run_dir / "ratings.json").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_the_encodings_of_spreadsheets(
+    call: Any, run_dir: Path, sheet: Path, encoding: str
+) -> None:
+    text = SHEET.replace(",", "\t").replace("\n", "\r\n")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    sheet.write_bytes((mark + text).encode(encoding))
+    assert call(run_dir=str(run_dir), ab_scores=str(sheet))["verdict"]["ratings"]["n"] == 10
+
+
+def test_the_name_of_a_sheet_is_kept_as_text(call: Any, run_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a\nb.csv"
+    path.write_text(SHEET)
+    call(run_dir=str(run_dir), ab_scores=str(path))
+    ratings = json.loads((run_dir / "ratings.json").read_text())
+    assert ratings["source"]["name"] == r"'a\nb.csv'"
 
 
 def test_no_run_directory(call: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -286,3 +287,96 @@ def test_what_was_seen_is_not_quoted_at_length() -> None:
     ratings = document()
     ratings["identity_matches"] = ["x" * 10_000]
     assert len(examined(ratings)[1][0]) < 200
+
+
+# What spreadsheets write
+
+
+SEMICOLONS = csv_text().replace(",", ";")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SEMICOLONS,
+        SEMICOLONS.replace(";4;5", ";4,0;5,00"),
+        SEMICOLONS.replace(";4;5", ";4.0;5"),
+        SEMICOLONS.replace("\n", ";;;\n") + ";;;;\n;;;;\n",
+        SEMICOLONS.replace("\n", "\r"),
+        f"sep=;\n{SEMICOLONS}",
+        f'"sep=;"\r\n{SEMICOLONS}',
+        f"SEP=,\n{csv_text()}",
+        csv_text().replace(",", "\t"),
+        csv_text().replace(",", "\t").replace("\t4\t", "\t4,0\t"),
+        csv_text().replace(",4,", ',"4,0",'),
+        csv_text().replace("4", "\uff14").replace("u0", "\uff550"),
+        csv_text().replace(",", "\u00a0,\u00a0").replace("5", "5\u200b\u202f"),
+        csv_text(header="Utterance,TITAN,Panda").replace("u0", "U0"),
+    ],
+)
+def test_what_spreadsheets_write(text: str) -> None:
+    assert read(text) == {"identity_matches": None, "scores": taken()}
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (SEMICOLONS.replace("u03;4;5", "u03,4,5"), 'line 4: utterance: saw "u03,4,5"'),
+        (SEMICOLONS.replace("u03;4;5", "u03;4,5;5"), 'line 4 (u03): titan: saw "4,5"'),
+        (csv_text(u03="u03,4,0,5,0"), "line 4 (u03): saw 5 cells, expected 3"),
+        (SEMICOLONS.replace("u03;4;5", "u03;4;;5"), "line 4 (u03): saw 4 cells, expected 3"),
+        (
+            f"sep=;\n{csv_text()}",
+            "line 2: no column utterance, expected the header utterance;titan",
+        ),
+        (
+            f"sep=|\n{csv_text()}",
+            'line 1: saw "sep=|", expected one of a comma, a semicolon, a tab',
+        ),
+        (csv_text(header="utterance,titan,Titan,panda"), "line 1: column titan stands twice"),
+        (csv_text(u03="u03,4\0,5"), "line 4: it holds a NUL character, which is no text"),
+        (csv_text(u03="u03,\uff19,5"), "line 4 (u03): titan: saw 9"),
+        (csv_text(u03="u03,4/5,5"), 'line 4 (u03): titan: saw "4/5"'),
+        (csv_text(u03="u03,4e0,5"), 'line 4 (u03): titan: saw "4e0"'),
+        (csv_text(u03="u03,+4,5"), 'line 4 (u03): titan: saw "+4"'),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_not_read(text: str, seen: str) -> None:
+    assert refuse(text)[0].startswith(seen)
+
+
+def test_hosts_that_differ_in_case_only() -> None:
+    text = "utterance,Titan,titan\n" + "".join(f"{name},4,5\n" for name in factory.IDS)
+    found = parse(text, "ab.csv", utterances=factory.IDS, hosts=["titan", "Titan"])
+    assert found["scores"][0] == {"utterance": "u01", "pass": 1, "titan": 5, "Titan": 4}
+    with pytest.raises(RatingsError, match='unknown column "TITAN"'):
+        parse(text.replace("Titan", "TITAN"), "a", utterances=factory.IDS, hosts=["titan", "Titan"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        csv_text() + "u99,4,5\n" * 100_000,
+        csv_text(header="utterance,titan,panda" + ",x" * 300_000),
+        csv_text(u01="u01,4,5" + ",6" * 300_000),
+        json.dumps([*rows(), *[{}] * 90_000]),
+        json.dumps([{**rows()[0], **{f"k{n}": n for n in range(90_000)}}]),
+        json.dumps({"scores": [], **{f"k{n}": n for n in range(90_000)}}),
+        '{"a":1,' + ",".join(f'"k{n % 40_000}":1' for n in range(80_000)) + "}",
+        "[{" + ",".join(f'"k{n % 40_000}":1' for n in range(80_000)) + "}]",
+        "x" * (1 << 20),
+        '"' + "\n" * (1 << 20),
+    ],
+)
+def test_a_sheet_of_any_size_gets_a_short_answer_soon(text: str) -> None:
+    began = time.process_time()
+    problems = refuse(text)
+    assert time.process_time() - began < 4
+    assert len(problems) <= 51
+    assert sum(map(len, problems)) < 20_000
+    assert all(problem.isprintable() for problem in problems)
+
+
+def test_the_list_of_problems_says_how_many_more() -> None:
+    problems = refuse("utterance,titan,panda\n" + "u99,9,9\n" * 2_000)
+    assert (len(problems), problems[-1]) == (51, "and 5,960 more")
