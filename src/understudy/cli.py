@@ -247,8 +247,9 @@ def _listen(arguments: argparse.Namespace) -> Result:
 
 def _report(arguments: argparse.Namespace) -> Result:
     from understudy.report import page as report
+    from understudy.verdict.run_directory import locate
 
-    return {"report": str(report.render(arguments.run_dir))}
+    return {"report": str(report.render(locate(arguments.run_dir)))}
 
 
 def _validate(arguments: argparse.Namespace) -> Result:

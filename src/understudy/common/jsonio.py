@@ -74,9 +74,11 @@ def read_json(path: Path | str, *, links: bool = True) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        document = parse_json(read_bytes(path, JSON_BYTES, links=links))
+        document = _load(read_bytes(path, JSON_BYTES, links=links))
     except OSError as error:
         raise JsonError(f"{path}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise JsonError(f"{path}: {_place(error)}") from error
     except ValueError as error:
         raise JsonError(f"{path}: {error}") from error
     if not isinstance(document, dict):
@@ -102,7 +104,18 @@ def parse_json(
         ValueError: with what is wrong with them.
     """
     if not content.strip():
-        raise ValueError("it is empty (line 1, column 1)")
+        raise ValueError("it is empty")
+    try:
+        return _load(content, pairs, constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not complete JSON ({_place(error)})") from error
+
+
+def _load(
+    content: bytes | str,
+    pairs: Callable[[Pairs], Any] | None = None,
+    constant: Callable[[str], Any] | None = None,
+) -> Any:
     try:
         document = json.loads(
             content if isinstance(content, str) else content.decode("utf-8"),
@@ -115,11 +128,12 @@ def parse_json(
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"it is not complete JSON ({place}: {error.msg})") from error
     _check(document)
     return document
+
+
+def _place(error: json.JSONDecodeError) -> str:
+    return f"line {error.lineno}, column {error.colno}: {error.msg}"
 
 
 def _not_json(constant: str) -> None:

@@ -13,6 +13,7 @@ from understudy.common.sockets import is_loopback
 from understudy.listening import server, unblind
 from understudy.listening.passes import ListeningTest
 from understudy.listening.session import only_one
+from understudy.verdict.run_directory import locate
 
 
 def run(
@@ -43,6 +44,7 @@ def run(
         ``given`` answers ``of`` so many in the open pass, and ``ratings``: the file, or None.
 
     Raises:
+        RunDirectoryError: there is no such run.
         ListeningError: this run cannot be listened to; nothing was changed.
         ListenError: the address or port cannot be had.
         OSError: the run directory cannot be written.
@@ -54,9 +56,7 @@ def run(
             print(text, file=sys.stderr, flush=True)
         progress.write(host="localhost", phase=phase, text=text)
 
-    if not run_dir.is_dir():
-        raise ValueError(f"{run_dir} is no directory. Next: ls {run_dir.parent}")
-    run_dir = run_dir.resolve()
+    run_dir = locate(run_dir)
     with only_one(run_dir, {"pid": os.getpid()}) as say:
         test = ListeningTest(run_dir, reference, impostor_dir=impostor_dir, second_pass=second_pass)
         one = test.current

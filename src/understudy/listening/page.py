@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict
 
+from understudy.common.files import WAV_BYTES, read_within
 from understudy.common.html import environment
 from understudy.listening import unblind
 from understudy.listening.passes import ListeningTest
@@ -186,7 +187,11 @@ class Page:
         one = self._test.current
         if one is None or name not in one.plan["stimuli"]:
             raise HTTPException(404, f"there is no recording {name!r}")
-        return Response(one.stimulus(name).read_bytes(), media_type="audio/wav")
+        try:
+            content = read_within(one.directory, f"stimuli/{name}.wav", WAV_BYTES)
+        except OSError as error:
+            raise RefusedError(f"the recording {name} cannot be read: {error.strerror}") from error
+        return Response(content, media_type="audio/wav")
 
     async def result(self) -> dict[str, Any]:
         """Return the means, which are known once a pass is locked."""

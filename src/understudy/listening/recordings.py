@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.common.files import WAV_BYTES, read_within
 from understudy.common.jsonio import JsonError, read_json
 from understudy.listening.session import ListeningError
 from understudy.verdict.validity import given_for
@@ -16,6 +17,7 @@ from understudy.verdict.validity import given_for
 SCHEMA_VERSION = 1
 UTTERANCES = 10
 
+HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 WAV = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\.wav")
 
 
@@ -58,7 +60,7 @@ def recordings(run_dir: Path) -> Recordings:
         ListeningError: something is missing, changed or of another schema: all of it.
     """
     try:
-        return _recordings(run_dir, read_json(run_dir / "run.json"))
+        return _recordings(run_dir, _document(run_dir, "run.json"))
     except JsonError as error:
         raise ListeningError(
             [f"{error}; expected the run directory of a bench. Next: ls {run_dir.parent}"]
@@ -72,9 +74,13 @@ def recordings(run_dir: Path) -> Recordings:
         ) from error
 
 
+def _document(run_dir: Path, name: str) -> dict[str, Any]:
+    return read_json(run_dir / name, links=False)
+
+
 def _verdict(run_dir: Path) -> str:
     try:
-        return str(read_json(run_dir / "verdict.json").get("verdict"))
+        return str(_document(run_dir, "verdict.json").get("verdict"))
     except JsonError:
         return ""
 
@@ -104,12 +110,16 @@ def _recordings(run_dir: Path, run: Mapping[str, Any]) -> Recordings:
         for role in ("standby", "primary")
         if len(hosts.get(role) or []) != 1
     ]
-    if len(rows) != UTTERANCES:
-        problems.append(f"{run_dir}/run.json has {len(rows)} utterances, expected {UTTERANCES}")
+    ids = list(dict.fromkeys(str(row["id"]) for row in rows))
+    if len(ids) != UTTERANCES:
+        problems.append(f"{run_dir}/run.json has {len(ids)} utterances, expected {UTTERANCES}")
+    if run.get("run_id") != run_dir.name:
+        problems.append(f"{run_dir}/run.json is of another run: its run_id is not {run_dir.name}")
     if problems:
         raise ListeningError(problems)
     standby, primary = hosts["standby"][0], hosts["primary"][0]
-    ids = [str(row["id"]) for row in rows]
+    if not (HOST.fullmatch(standby) and HOST.fullmatch(primary) and standby != primary):
+        raise TypeError("its hosts have no names of hosts")
     wavs: dict[tuple[str, str], Path] = {}
     digests: dict[str, str] = {}
     for host, name in ((standby, f"bench-{standby}.json"), (primary, f"baseline-{primary}.json")):
@@ -118,14 +128,14 @@ def _recordings(run_dir: Path, run: Mapping[str, Any]) -> Recordings:
         raise ListeningError(problems)
     return Recordings(
         run_dir,
-        str(run.get("run_id") or run_dir.name),
+        run_dir.name,
         standby,
         primary,
         ids,
         wavs,
         dict(sorted(digests.items())),
-        (run.get("voice") or {}).get("sha256"),
-        given_for({standby: read_json(run_dir / f"bench-{standby}.json").get("environment")}),
+        str((run.get("voice") or {}).get("sha256") or "") or None,
+        given_for({standby: _document(run_dir, f"bench-{standby}.json").get("environment")}),
     )
 
 
@@ -139,7 +149,7 @@ def _files_of(
 ) -> Iterator[str]:
     """Enter the files of a host, and give a sentence for each that cannot be used."""
     try:
-        document = read_json(run_dir / name)
+        document = _document(run_dir, name)
     except JsonError as error:
         yield f"{error}; without it the recordings of {host} are unknown. Next: run the bench again"
         return
@@ -153,7 +163,7 @@ def _files_of(
             continue
         path = run_dir / wav
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = hashlib.sha256(read_within(run_dir, wav, WAV_BYTES)).hexdigest()
         except OSError as error:
             yield f"{path}: {error.strerror}; {name} says that {host} spoke it"
             continue

@@ -18,11 +18,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from understudy.common.files import atomic
-from understudy.common.jsonio import JsonError, read_json
+from understudy.common.files import WAV_BYTES, atomic, open_regular, read_bytes
+from understudy.common.jsonio import JsonError, parse_json, read_json
 from understudy.common.times import utc_now
+from understudy.documents.listening import fault_of_pass
 
 HOME = "listening"
+
+#: What is read of a lock: a process and an address.
+LOCK_CHARACTERS = 1000
+
 SCHEMA_VERSION = 1
 LOWEST, HIGHEST = 1, 5
 
@@ -100,8 +105,10 @@ class Session:
         self.directory = directory
         self.path = directory / "session.json"
         try:
-            self.plan = read_json(directory / "plan.json")
-            self.document = read_json(self.path)
+            if directory.is_symlink():
+                raise JsonError(f"{directory} is a link, expected the directory of a pass")
+            self.plan = read_json(directory / "plan.json", links=False)
+            self.document = read_json(self.path, links=False)
         except JsonError as error:
             raise ListeningError([_damaged(str(error), directory)]) from error
         seal = self.document.pop("seal", None)
@@ -109,10 +116,13 @@ class Session:
             raise ListeningError(
                 [_damaged(f"{self.path} is not as it was saved: edited or damaged", directory)]
             )
-        if self.document["schema_version"] != SCHEMA_VERSION:
+        if self.document.get("schema_version") != SCHEMA_VERSION:
             raise ListeningError(
                 [_damaged(f"{self.path} was made by another version of this project", directory)]
             )
+        fault = fault_of_pass(self.plan, self.document)
+        if fault:
+            raise ListeningError([_damaged(f"{directory}/{fault}", directory)])
         if self.document["plan_sha256"] != digest(directory / "plan.json"):
             raise ListeningError(
                 [_damaged(f"{directory}/plan.json is not the one that was begun", directory)]
@@ -296,15 +306,13 @@ def only_one(run_dir: Path, doing: Mapping[str, Any]) -> Iterator[Any]:
     Raises:
         ListeningError: another process has it; the message names it.
     """
-    (run_dir / HOME).mkdir(exist_ok=True)
-    path = run_dir / HOME / "lock"
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+    with os.fdopen(_open_lock(run_dir), "r+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise ListeningError([_taken(run_dir, file.read())]) from error
+            raise ListeningError([_taken(run_dir, file.read(LOCK_CHARACTERS))]) from error
 
         def say(more: Mapping[str, Any]) -> None:
             file.seek(0)
@@ -320,13 +328,47 @@ def only_one(run_dir: Path, doing: Mapping[str, Any]) -> Iterator[Any]:
             file.truncate()
 
 
-def _taken(run_dir: Path, content: str) -> str:
+def _open_lock(run_dir: Path) -> int:
+    """Open the lock file, which will hold the page's secret: a file of its own, for nobody else.
+
+    Raises:
+        ListeningError: something else has its name, which is left as it is.
+    """
+    home = run_dir / HOME
+    path = home / "lock"
     try:
-        other = json.loads(content)
-        where = f"process {other['pid']}" + (f" at {other['url']}" if other.get("url") else "")
-        then = f"open that address, or end it: kill {other['pid']}"
-    except (ValueError, KeyError, TypeError):
-        where, then = "another process", f"fuser {run_dir / HOME / 'lock'}"
+        home.mkdir(exist_ok=True)
+        if home.is_symlink():
+            raise OSError(errno.ELOOP, "its directory is a link")
+        handle = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _no_lock(path, error.strerror) from error
+    try:
+        if os.fstat(handle).st_nlink != 1:
+            raise _no_lock(path, "the file has another name, too")
+        os.fchmod(handle, 0o600)
+    except BaseException as error:
+        os.close(handle)
+        if isinstance(error, OSError):
+            raise _no_lock(path, error.strerror) from error
+        raise
+    return handle
+
+
+def _no_lock(path: Path, seen: str | None) -> ListeningError:
+    return ListeningError([f"{path} cannot be the lock: {seen}. Next: ls -ld {path.parent} {path}"])
+
+
+def _taken(run_dir: Path, content: str) -> str:
+    where, then = "another process", f"fuser {run_dir / HOME / 'lock'}"
+    with contextlib.suppress(ValueError, AttributeError):
+        other = parse_json(content)
+        pid, url = other.get("pid"), other.get("url")
+        if type(pid) is int:
+            where = f"process {pid}"
+            then = f"open that address, or end it: kill {pid}"
+        if type(pid) is int and isinstance(url, str) and url.isprintable():
+            where += f" at {url}"
     return f"{run_dir} is already being listened to by {where}. Next: {then}"
 
 
@@ -336,7 +378,7 @@ def _taken(run_dir: Path, content: str) -> str:
 def digest(path: Path) -> str | None:
     """Return the SHA-256 of a file; None where there is none."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(path, WAV_BYTES)).hexdigest()
     except OSError:
         return None
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from understudy.common.jsonio import JsonError, read_json, write_json
+from understudy.common.files import JSON_BYTES, read_bytes
+from understudy.common.jsonio import JsonError, parse_json, read_json, write_json
 from understudy.listening.recordings import Recordings
 from understudy.listening.session import ListeningError, Session, digest
+from understudy.verdict.ratings import examine_document
 
 NAME = "ratings.json"
 SCHEMA_VERSION = 2
@@ -29,8 +32,26 @@ def ratings(run: Recordings, passes: Sequence[Session]) -> dict[str, Any]:
     Raises:
         ListeningError: a pass is not locked, or its key is not the one that was sealed.
     """
-    keys = [_key(one) for one in passes]
-    both = list(zip(passes, keys, strict=True))
+    try:
+        document = _document(run, [(one, _key(one)) for one in passes])
+        _, wrong = examine_document(document, utterances=run.utterances, hosts=run.hosts)
+    except ListeningError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        wrong = [str(error)]
+    if wrong:
+        home = passes[-1].directory.parent
+        raise ListeningError(
+            [
+                f"{home}: the keys and the answers do not go together ({wrong[0]}). Next: bring "
+                f"them back, or listen again: mv -T -n {home} ~/listening-{run.run_id}"
+            ]
+        )
+    return document
+
+
+def _document(run: Recordings, both: Sequence[tuple[Session, Mapping[str, Any]]]) -> Row:
+    passes = [one for one, _ in both]
     last = passes[-1]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -131,9 +152,9 @@ def check(run: Recordings, passes: Sequence[Session]) -> None:
 def _present(path: Path) -> dict[str, Any] | None:
     """Return the document that is there; an empty one for what cannot be read."""
     try:
-        return read_json(path)
+        return read_json(path, links=False)
     except JsonError:
-        return {} if path.exists() else None
+        return {} if os.path.lexists(path) else None
 
 
 def _key(one: Session) -> Mapping[str, Any]:
@@ -142,7 +163,7 @@ def _key(one: Session) -> Mapping[str, Any]:
         raise ListeningError([f"pass {one.number} is not finished: its key stays sealed"])
     path = one.directory / "key.json"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, JSON_BYTES)
     except OSError as error:
         raise ListeningError(
             [
@@ -151,7 +172,7 @@ def _key(one: Session) -> Mapping[str, Any]:
                 f"{one.directory.parent}/damaged-{one.directory.name}"
             ]
         ) from error
-    if digest(path) != one.plan["key_sha256"]:
+    if hashlib.sha256(data).hexdigest() != one.plan["key_sha256"]:
         raise ListeningError(
             [
                 f"{path} is not the key that was sealed before the first answer. "
@@ -159,7 +180,7 @@ def _key(one: Session) -> Mapping[str, Any]:
                 f"{one.directory.parent}/damaged-{one.directory.name}"
             ]
         )
-    key: Mapping[str, Any] = json.loads(data)
+    key: Mapping[str, Any] = parse_json(data)
     return key
 
 

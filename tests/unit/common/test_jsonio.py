@@ -32,7 +32,7 @@ from understudy.common.jsonio import JsonError, parse_json, read_json
     ],
 )
 def test_what_a_later_step_would_trip_over(tmp_path: Path, content: bytes, seen: str) -> None:
-    with pytest.raises(ValueError, match=".") as refused:
+    with pytest.raises(ValueError, match=r".") as refused:
         parse_json(content)
     assert seen in str(refused.value)
     (tmp_path / "a.json").write_bytes(content)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -485,3 +486,158 @@ def test_a_pass_that_an_older_version_took_in_a_terminal(
     ListeningTest(*made)
     document = json.loads((made[0] / "ratings.json").read_text())
     assert document["source"]["kind"] == "terminal"
+
+
+@pytest.mark.parametrize("kind", ["link", "other_name", "pipe", "directory", "linked_home"])
+def test_a_lock_that_is_something_else(tmp_path: Path, kind: str) -> None:
+    """Nothing is emptied, and the secret is written nowhere else."""
+    run_dir, outside = tmp_path / "run", tmp_path / "outside"
+    home = run_dir / "listening"
+    home.mkdir(parents=True)
+    outside.write_text("precious")
+    outside.chmod(0o644)
+    if kind == "link":
+        (home / "lock").symlink_to(outside)
+    elif kind == "other_name":
+        (home / "lock").hardlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(home / "lock")
+    elif kind == "directory":
+        (home / "lock").mkdir()
+    else:
+        home.rmdir()
+        (tmp_path / "elsewhere").mkdir()
+        home.symlink_to(tmp_path / "elsewhere")
+    with (
+        pytest.raises(ListeningError, match=r"cannot be the lock: .*Next: ls -ld"),
+        only_one(run_dir, {"pid": 1}),
+    ):
+        pass
+    assert (outside.read_text(), outside.stat().st_mode & 0o777) == ("precious", 0o644)
+    assert not (tmp_path / "elsewhere/lock").exists()
+
+
+def test_a_lock_that_others_could_read_is_closed_first(tmp_path: Path) -> None:
+    (tmp_path / "listening").mkdir()
+    path = tmp_path / "listening/lock"
+    path.write_text("")
+    path.chmod(0o644)
+    with only_one(tmp_path, {"pid": 1}) as say:
+        say({"url": "secret"})
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "secret" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 5000, '{"pid": "1; rm -rf ~"}', '{"pid": 1, "url": "\\u001b[2J"}', "[]", "9" * 5000],
+)
+def test_what_a_foreign_lock_says_is_not_passed_on(tmp_path: Path, content: str) -> None:
+    held = multiprocessing.Event()
+    other = multiprocessing.Process(target=_hold, args=(tmp_path, held))
+    other.start()
+    try:
+        assert held.wait(20)
+        (tmp_path / "listening/lock").write_text(content)
+        with pytest.raises(ListeningError) as raised, only_one(tmp_path, {"pid": 1}):
+            pass
+        assert "is already being listened to by" in str(raised.value)
+        assert "rm" not in str(raised.value)
+        assert str(raised.value).isprintable()
+    finally:
+        other.kill()
+        other.join()
+
+
+def _resealed(path: Path, change: Callable[[Any], object]) -> None:
+    """Change the plan as somebody who knows the program would."""
+    plan = json.loads((path / "plan.json").read_text())
+    change(plan)
+    (path / "plan.json").write_text(json.dumps(plan))
+    document = json.loads((path / "session.json").read_text())
+    del document["seal"]
+    document["plan_sha256"] = session.digest(path / "plan.json")
+    session._write(path / "session.json", document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: plan["stimuli"].update({"../../../secret": "0" * 64}),
+        lambda plan: plan.update(reference="../../voice"),
+        lambda plan: plan.update(pairs=[]),
+        lambda plan: plan.update(pairs=3),
+        lambda plan: plan["pairs"][0].update(id="<b>"),
+        lambda plan: plan["pairs"][0].pop("a"),
+        lambda plan: plan["pairs"].pop(),
+        lambda plan: plan["calls"].append(plan["calls"][0]),
+        lambda plan: plan.update({"pass": "1"}),
+        lambda plan: plan.pop("audio"),
+        lambda plan: plan.pop("stimuli"),
+    ],
+)
+def test_a_plan_that_somebody_made(
+    made: tuple[Path, Path], change: Callable[[Any], object]
+) -> None:
+    _resealed(made[0] / "listening/pass-1", change)
+    with pytest.raises(ListeningError, match=r"pass-1/(plan|session)\.json: .*Next: bring it back"):
+        ListeningTest(*made)
+
+
+@pytest.mark.parametrize("name", ["pass-1", "pass-1/plan.json", "pass-1/session.json"])
+def test_a_pass_that_lies_elsewhere(made: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    path = made[0] / "listening" / name
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(ListeningError, match=r"it is a link|is a link, expected"):
+        ListeningTest(*made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key.clear(),
+        lambda key: key.update(a=float("nan")),
+        lambda key: key.update(pairs=[]),
+        lambda key: key["pairs"].pop("t01"),
+        lambda key: key["pairs"]["t01"].update(utterance="u99"),
+        lambda key: [pair.update(kind="repeat") for pair in key["pairs"].values()],
+    ],
+)
+def test_a_key_that_somebody_made(
+    made: tuple[Path, Path], one: Session, change: Callable[[Any], object]
+) -> None:
+    answer(one, typed(one, 4, 4))
+    one.finish(True)
+    path = made[0] / "listening/pass-1"
+    key = json.loads((path / "key.json").read_text())
+    change(key)
+    (path / "key.json").write_text(json.dumps(key))
+    _resealed(path, lambda plan: plan.update(key_sha256=session.digest(path / "key.json")))
+    with pytest.raises(ListeningError, match="Next: bring them back"):
+        ListeningTest(*made)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "seen"),
+    [
+        ("hosts.standby.0", "../../etc", "its hosts have no names"),
+        ("hosts.standby.0", 7, "not of the expected form"),
+        ("hosts", [], "names no host as standby"),
+        ("run_id", "x; rm -rf ~", "its run_id is not"),
+        ("utterances.0.id", "u02", "has 9 utterances"),
+        ("voice", [3], "not of the expected form"),
+        ("voice.sha256", [3], "is not the voice of this run"),
+    ],
+)
+def test_a_run_that_somebody_made(
+    template: tuple[Path, Path], tmp_path: Path, path: str, value: Any, seen: str
+) -> None:
+    run_dir = tmp_path / template[0].name
+    shutil.copytree(template[0], run_dir, ignore=shutil.ignore_patterns("listening"))
+    document = json.loads((run_dir / "run.json").read_text())
+    run_factory.change(document, path, value)
+    run_factory.put(run_dir, "run.json", document)
+    with pytest.raises(ListeningError, match=seen) as raised:
+        ListeningTest(run_dir, template[1])
+    assert "rm -rf" not in str(raised.value)
