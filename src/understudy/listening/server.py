@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import signal
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from understudy.common.process import start_of
 from understudy.common.sockets import ListenError, is_loopback, listen
@@ -20,6 +22,47 @@ from understudy.listening.page import Page
 from understudy.listening.passes import ListeningTest
 
 TICK_S = 0.5
+
+#: A connection is closed that asks nothing for so long, or does not finish asking.
+IDLE_S = 10.0
+
+#: More connections than that push out the ones that have waited longest without a question.
+MOST_CONNECTIONS = 100
+
+
+class _Connection(H11Protocol):
+    """A connection that keeps nobody else out: whoever only holds it has to go."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room for a new connection."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._check = self.loop.call_later(IDLE_S, self._look)
+        if len(self.connections) > MOST_CONNECTIONS:
+            idle = [one for one in self._all() if not one._answering]
+            # Who was answered before has the secret: the others go first.
+            last = min(idle, key=lambda one: (one.cycle is not None, one._since))
+            last.transport.abort()
+            self.connections.discard(last)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._check.cancel()
+        super().connection_lost(exc)
+
+    def _all(self) -> list[_Connection]:
+        return [one for one in self.connections if isinstance(one, _Connection)]
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _look(self) -> None:
+        # Between two questions uvicorn's own, shorter time runs.
+        if self._answering or self.timeout_keep_alive_task is not None:
+            self._check = self.loop.call_later(IDLE_S, self._look)
+        else:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -114,7 +157,12 @@ def run(
         page = Page(test, tell, end)
         config = uvicorn.Config(
             AuthMiddleware(page.app(), token, hosts),
+            http=_Connection,
+            ws="none",
+            backlog=MOST_CONNECTIONS // 2,
+            h11_max_incomplete_event_size=1 << 14,
             log_config=None,
+            log_level=logging.ERROR,  # a stranger's bad request is no news for the operator
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -18,8 +19,8 @@ import run_factory
 from listening_run import answer, make
 
 from understudy.common.sockets import ListenError
+from understudy.listening import auth, server
 from understudy.listening import page as listening_page
-from understudy.listening import server
 from understudy.listening.passes import ListeningTest
 from understudy.listening.session import Session
 
@@ -146,6 +147,147 @@ def test_no_other_site_can_post(page: Served, headers: dict[str, str], status: i
 def test_a_large_body_is_not_read(page: Served) -> None:
     reply = page.post("heard", {"trial": "t" * 5000, "side": "r"})
     assert reply.status_code == 413
+
+
+def raw(page: Served, request: str, body: bytes = b"", wait_s: float = 20.0) -> bytes:
+    """Send bytes as they are, and return all that comes back."""
+    host = page.origin.removeprefix("http://")
+    filled = request.format(host=host, origin=page.origin, secret=page.url.split("/")[3])
+    with socket.create_connection(host.split(":"), timeout=wait_s) as sock:
+        sock.sendall(filled.encode("latin-1") + body)
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+POST = "POST /{secret}/heard HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n"
+POST += "Content-Type: application/json\r\n"
+HEARD = b'{"window": "w", "trial": "t01", "side": "r"}'
+CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HEARD), HEARD)
+LARGE = b"%x\r\n%s\r\n0\r\n\r\n" % (1 << 16, b" " * (1 << 16))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (f"Content-Length: {len(HEARD)}\r\nTransfer-Encoding: chunked\r\n", CHUNKED, 411),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 10\r\n", LARGE, 411),
+        ("Transfer-Encoding: chunked\r\n", CHUNKED, 411),
+        ("Transfer-Encoding: gzip, chunked\r\n", CHUNKED, 400),
+        ("Transfer-Encoding: identity\r\n", HEARD, 400),
+        (f"Content-Length: {len(HEARD)}\r\nContent-Length: 5\r\n", HEARD, 400),
+        ("Content-Length: +44\r\n", HEARD, 400),
+        ("Content-Length: -1\r\n", HEARD, 400),
+        ("Content-Length: 0x2c\r\n", HEARD, 400),
+        ("Content-Length: \xb2\r\n", HEARD, 400),
+        ("Content-Length: 4097\r\n", b" " * 4097, 413),
+        ("Content-Length: 99999999999999999999\r\n", HEARD, 413),
+        ("", HEARD, 413),
+        ("Content-Length: 0\r\n", b"", 422),
+        ("Expect: 100-continue\r\nContent-Length: 5000\r\n", b"", 413),
+        (f"Origin: http://evil.example\r\nContent-Length: {len(HEARD)}\r\n", HEARD, 403),
+        (f"Content-Type: text/plain\r\nContent-Length: {len(HEARD)}\r\n", HEARD, 415),
+        (f"Host: {{host}}\r\nContent-Length: {len(HEARD)}\r\n", HEARD, 400),
+    ],
+)
+def test_a_body_of_doubtful_length(page: Served, headers: str, body: bytes, status: int) -> None:
+    replies = raw(page, POST + headers + "\r\n", body)
+    assert replies.startswith(b"HTTP/1.1 %d " % status), replies[:200]
+    assert replies.count(b"HTTP/1.1 ") == 1
+    assert session(page).answers["t01"]["heard"] == []
+
+
+def test_an_answer_whose_length_is_plain_is_taken(page: Served) -> None:
+    headers = f"Connection: close\r\nExpect: 100-continue\r\nContent-Length: {len(HEARD)}\r\n\r\n"
+    assert b"HTTP/1.1 200 OK" in raw(page, POST + headers, HEARD)
+    assert session(page).answers["t01"]["heard"] == ["r"]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("HEAD /{secret}/state", 405),
+        ("OPTIONS /{secret}/state", 405),
+        ("TRACE /{secret}/state", 405),
+        ("X" * 5000 + " /{secret}/state", 405),
+        ("GET /{secret}/state?" + "a=1&" * 2000, 200),
+        ("GET /{secret}/%2e%2e/state", 404),
+        ("GET //{secret}/state", 404),
+        ("GET http://{host}/{secret}/state", 404),
+        ("GET /%ff%fe/state", 404),
+        ("GET /{secret}/stimuli/%00.wav", 404),
+        ("GET /{secret}/state\r\nContent-Length: 3", 400),
+        ("GET *", 404),
+    ],
+)
+def test_requests_of_all_sorts(page: Served, request_line: str, status: int) -> None:
+    lines = f"{request_line} HTTP/1.1\r\nHost: {{host}}\r\nConnection: close\r\n\r\n"
+    assert raw(page, lines).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_question_with_a_body(page: Served) -> None:
+    lines = "GET /{secret}/state HTTP/1.1\r\nHost: {host}\r\nContent-Length: 3\r\n\r\n"
+    assert raw(page, lines, b"abc").startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_part_of_a_recording_is_not_given_out(page: Served) -> None:
+    name = page.get("state").json()["reference"]
+    whole = page.get(f"stimuli/{name}.wav").content
+    for wanted in ("bytes=0-3", "bytes=-1", "bytes=5-2", "bytes=0-1,2-3", "bytes=a"):
+        reply = page.get(f"stimuli/{name}.wav", headers={"Range": wanted})
+        assert (reply.status_code, reply.content) == (200, whole)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 4000,
+        b'{"window": NaN}',
+        b'{"window": "\\ud800", "trial": "t01", "side": "r"}',
+        b'{"\\ud800": 1}',
+        b'{"window": "w", "window": "v", "trial": "t01", "side": "r"}',
+        b'{"window": ' + b"1" * 4000 + b"}",
+        b"\xff",
+        b"",
+        b"[]",
+        b'"w"',
+        b'{"window": ' + b"[" * 45 + b"]" * 45 + b"}",
+    ],
+)
+def test_a_body_that_is_no_answer(page: Served, body: bytes) -> None:
+    reply = page.client.post(
+        "heard", content=body, headers={"Origin": page.origin, "Content-Type": "application/json"}
+    )
+    assert reply.status_code == 422
+    assert reply.json()["detail"]
+
+
+def test_idle_strangers_keep_nobody_out(page: Served) -> None:
+    """More connections than a process may have files open, half of them in mid-sentence."""
+    host, port = page.origin.removeprefix("http://").split(":")
+    strangers = []
+    try:
+        for n in range(400):
+            sock = socket.create_connection((host, int(port)), timeout=10)
+            if n % 2:
+                sock.sendall(b"GET /state HTTP/1.1\r\nHost: ")
+            strangers.append(sock)
+        began = time.monotonic()
+        assert httpx.get(page.url + "state", trust_env=False).status_code == 200
+        assert time.monotonic() - began < 3
+    finally:
+        for sock in strangers:
+            sock.close()
+
+
+def test_who_is_slow_has_to_go(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_S", 0.3)
+    monkeypatch.setattr(auth, "BODY_S", 0.3)
+    body = raw(page, POST + "Content-Length: 44\r\n\r\n", b'{"window"')
+    assert body.startswith(b"HTTP/1.1 408 ")
+    for begun in ("", "GET /st", "GET /state HTTP/1.1\r\nHost: {host}\r\n"):
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            assert raw(page, begun) == b""
+        assert time.monotonic() - began < 3
 
 
 # --- what is given out -----------------------------------------------------------------------
