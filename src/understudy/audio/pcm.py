@@ -6,7 +6,9 @@ soundfile: torchaudio needs an extra decoder for it and may saturate.
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from understudy.common.files import atomic
+from understudy.common.files import WAV_BYTES, atomic, read_bytes
 
 SAMPLE_RATE = 24_000
 """Hz; what Chatterbox makes and every server here speaks."""
@@ -22,6 +24,10 @@ SAMPLE_RATE = 24_000
 
 PCM_SCALE = 32_768
 """One in 16-bit PCM. 32767 is the largest sample, so full scale is just below 1.0."""
+
+
+HIGHEST_RATE = 768_000
+"""Hz; the highest rate of any converter. A header may announce 2 GHz."""
 
 
 Samples = npt.NDArray[np.float32]
@@ -84,6 +90,32 @@ def to_wav(samples: npt.NDArray[Any], rate: int = SAMPLE_RATE) -> bytes:
     return file.getvalue()
 
 
+@contextlib.contextmanager
+def opened(content: bytes) -> Iterator[soundfile.SoundFile]:
+    """Open a WAV whose header may announce anything.
+
+    What it yields has no more samples than bytes, so that reading it takes no more memory than
+    its size allows.
+
+    Raises:
+        AudioError: it is no WAV, or its header cannot be true.
+    """
+    if content[:4] not in (b"RIFF", b"RF64") or content[8:12] != b"WAVE":
+        raise AudioError("it is not a WAV")
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if not 0 < file.samplerate <= HIGHEST_RATE:
+                raise AudioError(f"its header announces {file.samplerate} Hz")
+            if not 0 <= file.frames * file.channels <= len(content):
+                raise AudioError(
+                    f"its header announces {file.frames} frames of {file.channels} channels, "
+                    f"and it has {len(content)} bytes"
+                )
+            yield file
+    except (soundfile.SoundFileError, TypeError, ZeroDivisionError) as error:
+        raise AudioError(reason(error)) from error
+
+
 def read_wav(path: Path | str) -> tuple[Samples, int]:
     """Return the samples [N] and the rate in Hz of a mono WAV.
 
@@ -92,9 +124,10 @@ def read_wav(path: Path | str) -> tuple[Samples, int]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
+        with opened(read_bytes(path, WAV_BYTES, links=True)) as file:
+            rate = file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+    except (OSError, AudioError) as error:
         raise AudioError(f"{path}: {reason(error)}") from error
     if samples.shape[1] != 1:
         raise AudioError(f"{path}: {samples.shape[1]} channels, expected 1")

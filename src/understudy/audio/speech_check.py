@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import warnings
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from understudy.audio.pcm import PCM_SCALE, SAMPLE_RATE, reason
-from understudy.common.files import read_bytes
+from understudy.audio.pcm import PCM_SCALE, SAMPLE_RATE, AudioError, opened, reason
+from understudy.common.files import WAV_BYTES, read_bytes
 
 FRAME_S = 0.02
 SILENT_FRAME_DBFS = -50.0
@@ -58,7 +56,6 @@ REFERENCE_USED_S = (6.0, 10.0)
 REFERENCE_MIN_HZ = 16_000
 REFERENCE_MIN_S = 3.0
 REFERENCE_MAX_S = 120.0
-REFERENCE_MAX_BYTES = 2**26
 REFERENCE_LIMITS = (
     f"a mono WAV, {REFERENCE_MIN_HZ // 1000} kHz or more, "
     f"{REFERENCE_MIN_S:.0f} to {REFERENCE_MAX_S:.0f} s"
@@ -249,7 +246,7 @@ def _judge_reference(path: Path) -> tuple[dict[str, Any], list[tuple[str, bool]]
     """Return the facts, and the problems with whether nothing can be cloned because of them."""
     facts: dict[str, Any] = dict.fromkeys(("sha256", "sample_rate_hz", "channels", "duration_s"))
     try:
-        data = read_bytes(path, REFERENCE_MAX_BYTES, links=True)
+        data = read_bytes(path, WAV_BYTES, links=True)
     except FileNotFoundError:
         return facts, [(f"{path} does not exist; expected a WAV of the voice", True)]
     except OSError as error:
@@ -262,8 +259,10 @@ def _judge_reference(path: Path) -> tuple[dict[str, Any], list[tuple[str, bool]]
         seen = f"{path} is not a WAV: it starts with {_opening(data)}; expected RIFF…WAVE"
         return facts, [(seen, True)]
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
+        with opened(data) as file:
+            rate = file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+    except AudioError as error:
         return facts, [(f"{path} is not a readable WAV: {reason(error)}", True)]
 
     channels, duration = int(samples.shape[1]), len(samples) / rate

@@ -12,10 +12,9 @@ from typing import Any
 
 from understudy.audio import pcm
 from understudy.audio.attempt import MAX_RETRIES, RETRY_SEED_STEP, Attempt, speak_checked
-from understudy.audio.speech_check import REFERENCE_MAX_BYTES
 from understudy.bench import memory
 from understudy.common.errors import brief, describe
-from understudy.common.files import read_bytes
+from understudy.common.files import WAV_BYTES, read_bytes
 from understudy.common.jsonio import read_json, write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
@@ -295,7 +294,7 @@ def _environment(config: dict[str, Any], low: memory.LowWater) -> dict[str, Any]
         **low.gpu(),
         "lock_sha256": config["lock_sha256"],
         "weights": read_json(manifest) if manifest.is_file() else {},
-        "voice_sha256": hashlib.sha256(read_bytes(voice, REFERENCE_MAX_BYTES, links=True)).hexdigest(),
+        "voice_sha256": hashlib.sha256(read_bytes(voice, WAV_BYTES, links=True)).hexdigest(),
         "guard_patched": config["stft_patch"],
         "git_commit": config["git_commit"],
         "rehearsal": read_marker(weights_dir) is not None,

@@ -17,7 +17,6 @@ WAV_BYTES = 64 << 20
 
 #: What a name may lead to that is no file, by `stat.S_IFMT`.
 _KINDS = {
-    stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -49,11 +48,13 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int
         if found and error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise OSError(error.errno, f"it is {found}, not a file") from error
         raise
-    kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode))
-    if kind:
-        os.close(handle)
-        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
-    return handle
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISREG(kind):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(kind):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, f"it is {_KINDS.get(stat.S_IFMT(kind), 'special')}, not a file")
 
 
 def _kind(path: Path, *, links: bool) -> str | None:
@@ -78,14 +79,16 @@ def read_bytes(path: Path, most: int, *, links: bool = False) -> bytes:
     """
     handle = open_regular(path, os.O_RDONLY | (0 if links else os.O_NOFOLLOW))
     with os.fdopen(handle, "rb") as file:
-        content = file.read(most + 1)  # as it grows: its size is not asked for
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
-    return content
+        content = bytearray()
+        while chunk := file.read(1 << 20):  # its size is not asked for: it may grow
+            content += chunk
+            if len(content) > most:
+                raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
+    return bytes(content)
 
 
 def read_within(directory: Path, name: str, most: int) -> bytes:
-    """Return the content of a file that a document of a directory names.
+    """Return the content of a file that a document of a run directory names.
 
     Args:
         directory: the file lies in it; no link leads out of it.
@@ -97,12 +100,11 @@ def read_within(directory: Path, name: str, most: int) -> bytes:
     """
     try:
         path = directory / name
-        inside = not path.is_absolute() or path.is_relative_to(directory)
-        inside = inside and path.parent.resolve().is_relative_to(directory.resolve())
+        inside = path.resolve().is_relative_to(directory.resolve())
     except (ValueError, RuntimeError) as error:  # a NUL in the name; links in a circle
         raise OSError(errno.EINVAL, "no file can have this name") from error
     if not inside:
-        raise OSError(errno.EINVAL, "it lies outside the directory")
+        raise OSError(errno.EINVAL, "it lies outside the run directory")
     return read_bytes(path, most)
 
 

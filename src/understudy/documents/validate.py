@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
 import re
 import wave
@@ -14,6 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from referencing import Registry, Resource
 
+from understudy.common.files import JSON_BYTES, WAV_BYTES, read_bytes, read_within
 from understudy.common.jsonio import parse_json
 
 #: The documents of a run directory: alone, or one per host. A calibration stands beside the runs.
@@ -22,6 +25,9 @@ DOCUMENT = re.compile(
     r"|(?P<each>install|bench|baseline|identity|calibration)-.+\.json"
 )
 WAV_FORMAT = (24000, 1, 2)
+
+#: So many problems of a document are named.
+MOST_PROBLEMS = 100
 
 #: The ``<name>.schema.json`` files.
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -70,7 +76,8 @@ def validate_run(run_dir: Path) -> list[str]:
         if isinstance(document, dict):
             if document.get("run_id") != run_dir.name:
                 problems.append(f"{path.name}: run_id is not the directory's name, {run_dir.name}")
-            problems += [f"{path.name}: {what}" for what in _wav_problems(run_dir, document)]
+            found = list(itertools.islice(_wav_problems(run_dir, document), MOST_PROBLEMS))
+            problems += [f"{path.name}: {what}" for what in found]
     return problems
 
 
@@ -82,15 +89,18 @@ def _document_problems(
     if name is None:
         return None, [f"{path.name}: not a file of a run directory"]
     try:
-        document = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        document = parse_json(read_bytes(path, JSON_BYTES))
+    except OSError as error:
+        return None, [f"{path.name}: cannot be read: {error.strerror}"]
+    except ValueError as error:
         return None, [f"{path.name}: not JSON: {error}"]
-    faults = sorted(validators[name].iter_errors(document), key=lambda e: e.json_path)
-    return document, [
-        f"{path.name}: {leaf.json_path}: {_shorten(leaf.message)}"
-        for fault in faults
-        for leaf in _leaves(fault)
-    ]
+    found = validators[name].iter_errors(document)
+    faults = sorted(itertools.islice(found, MOST_PROBLEMS), key=lambda e: e.json_path)
+    leaves = [leaf for fault in faults for leaf in _leaves(fault)]
+    problems = [f"{path.name}: {leaf.json_path}: {_shorten(leaf.message)}" for leaf in leaves]
+    if len(faults) == MOST_PROBLEMS:
+        problems.append(f"{path.name}: these are the first {MOST_PROBLEMS} problems")
+    return document, problems
 
 
 def _leaves(fault: ValidationError) -> Iterator[ValidationError]:
@@ -110,23 +120,27 @@ def _shorten(message: str) -> str:
 def _wav_problems(run_dir: Path, document: dict[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the WAVs of a bench or baseline document."""
     utterances = document.get("utterances")
+    named: dict[str, Any] = {}
     for row in utterances if isinstance(utterances, list) else []:
-        name = row.get("wav") if isinstance(row, dict) else None
-        if not isinstance(name, str):
-            continue
-        path = (run_dir / name).resolve()
-        if not path.is_relative_to(run_dir):
-            yield f"{name}: outside the run directory"
-        elif not path.is_file():
+        if isinstance(row, dict) and isinstance(row.get("wav"), str):
+            named[row["wav"]] = row.get("wav_sha256")
+    for name, expected in named.items():
+        try:
+            content = read_within(run_dir, name, WAV_BYTES)
+        except FileNotFoundError:
             yield f"{name}: the file is missing"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != row.get("wav_sha256"):
+            continue
+        except OSError as error:
+            yield f"{_shorten(name)}: {error.strerror}"
+            continue
+        if hashlib.sha256(content).hexdigest() != expected:
             yield f"{name}: its sha256 is not the recorded one"
-        else:
-            try:
-                with wave.open(str(path)) as reader:
-                    found = reader.getframerate(), reader.getnchannels(), reader.getsampwidth()
-            except (wave.Error, EOFError) as error:
-                yield f"{name}: not a WAV: {error}"
-                continue
-            if found != WAV_FORMAT:
-                yield f"{name}: {found[0]} Hz, {found[1]} channels, {8 * found[2]} bit"
+            continue
+        try:
+            with wave.open(io.BytesIO(content)) as reader:
+                found = reader.getframerate(), reader.getnchannels(), reader.getsampwidth()
+        except (wave.Error, EOFError) as error:
+            yield f"{name}: not a WAV: {error}"
+            continue
+        if found != WAV_FORMAT:
+            yield f"{name}: {found[0]} Hz, {found[1]} channels, {8 * found[2]} bit"

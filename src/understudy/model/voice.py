@@ -11,10 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from understudy.audio.speech_check import REFERENCE_MAX_BYTES
 from understudy.audio.spoken_length import longest_plausible_s
 from understudy.common import process
-from understudy.common.files import read_bytes
+from understudy.common.files import WAV_BYTES, read_bytes
 from understudy.model import conditionals_cache, small
 from understudy.model.fastload import loading
 from understudy.model.types import TOKENS_PER_S, UPSTREAM_TOKEN_CAP, Stopped, Synthesis, Tuning
@@ -171,7 +170,7 @@ class Voice:
         seen = _signature(path)
         known, digest = self._files.get(path, ((), ""))
         if known != seen:
-            content = read_bytes(path, REFERENCE_MAX_BYTES, links=True)
+            content = read_bytes(path, WAV_BYTES, links=True)
             digest = hashlib.sha256(content).hexdigest()
         place = None
         if digest in self._kept:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from understudy.common.files import WAV_BYTES, read_bytes
 from understudy.report.doc import Doc, text_of
 
 #: The page itself is not listed.
@@ -36,7 +37,7 @@ def files(run_dir: Path, verdict: Doc) -> list[Listed]:
         if path.is_symlink() or not path.is_file():
             continue
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, WAV_BYTES)
         except OSError as error:
             rows.append(Listed(name, None, "", error.strerror or "not readable"))
             continue

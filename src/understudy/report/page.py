@@ -17,7 +17,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from understudy.common.files import atomic
+from understudy.common.files import JSON_BYTES, atomic, read_bytes
 from understudy.common.html import environment
 from understudy.common.jsonio import parse_json
 from understudy.report import charts, similarity
@@ -253,7 +253,7 @@ def _context(run_dir: Path) -> dict[str, object]:
 
 def _read(run_dir: Path, name: str) -> RunFile:
     try:
-        value = parse_json((run_dir / name).read_bytes())
+        value = parse_json(read_bytes(run_dir / name, JSON_BYTES))
     except FileNotFoundError:
         return RunFile(name, "missing")
     except OSError as error:

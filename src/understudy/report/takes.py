@@ -10,6 +10,8 @@ from pathlib import Path
 
 import soundfile
 
+from understudy.audio.pcm import AudioError, opened
+from understudy.common.files import WAV_BYTES, read_within
 from understudy.report.doc import Doc, number_of, show, text_of
 
 #: A longer recording is named, but not put into the page.
@@ -95,17 +97,14 @@ def _audio(run_dir: Path, entry: Doc) -> tuple[str, str, str]:
     if not name:
         return "", "No recording.", ""
     try:
-        path = (run_dir / name).resolve()
-        if not path.is_relative_to(run_dir.resolve()):
-            return "", f"{name} lies outside the run directory.", ""
-        if not path.is_file():
-            return "", f"Missing: {name} is not in the run directory.", ""
-        content = path.read_bytes()
-    except (OSError, ValueError, RuntimeError):
+        content = read_within(run_dir, name, WAV_BYTES)
+    except FileNotFoundError:
         return "", f"Missing: {name} is not in the run directory.", ""
+    except OSError as error:
+        return "", f"{name} was not read: {error.strerror}.", ""
     digest = hashlib.sha256(content).hexdigest()
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as wav:
+        with opened(content) as wav:
             rate, frames, short = wav.samplerate, wav.frames, wav.subtype == "PCM_16"
             if frames == 0:
                 return "", f"{name} holds no sound.", digest
@@ -115,7 +114,7 @@ def _audio(run_dir: Path, entry: Doc) -> tuple[str, str, str]:
         flac = io.BytesIO()
         subtype = "PCM_16" if short else "PCM_24"
         soundfile.write(flac, samples, rate, format="FLAC", subtype=subtype)
-    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+    except (AudioError, soundfile.SoundFileError) as error:
         return "", f"{name} is not a readable recording: {error}", digest
     packed = base64.b64encode(flac.getvalue()).decode("ascii")
     return f"data:audio/flac;base64,{packed}", "", digest

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy import __version__
-from understudy.audio.speech_check import REFERENCE_MAX_BYTES
-from understudy.common.files import read_bytes
+from understudy.common.files import WAV_BYTES, read_bytes
 from understudy.common.jsonio import JsonError, read_json
 from understudy.common.progress import Progress
 from understudy.common.times import utc_now
@@ -130,7 +129,7 @@ def subject(config: Mapping[str, Any]) -> dict[str, Any]:
         weights = read_json(manifest) if manifest.is_file() else None
     if digest is None and config.get("voice"):
         voice = Path(config["voice"]).expanduser()
-        digest = hashlib.sha256(read_bytes(voice, REFERENCE_MAX_BYTES, links=True)).hexdigest()
+        digest = hashlib.sha256(read_bytes(voice, WAV_BYTES, links=True)).hexdigest()
     return {"weights": weights, "voice_sha256": digest, "tuning": config.get("tuning")}
 
 

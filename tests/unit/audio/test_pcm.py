@@ -1,6 +1,9 @@
 """PCM and WAV: what is written, what is read back, and what is refused."""
 
+import os
 import resource
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -73,3 +76,66 @@ def test_what_is_no_mono_wav_is_an_error_that_names_the_file(tmp_path):
         pcm.read_wav(tmp_path / "none.wav")
     with pytest.raises(pcm.AudioError, match="expected \\[N\\]"):
         pcm.write_wav(tmp_path / "two.wav", np.zeros((100, 2)))
+
+
+def header(channels=1, rate=24_000, bits=16, data=100, announced=None, riff=None, form=1):
+    """A WAV of so many bytes of silence whose header says what it is told to."""
+    block = channels * bits // 8
+    fields = struct.pack(
+        "<HHIIHH", form, channels, rate, (rate * block) % 2**32, block % 65_536, bits
+    )
+    size = data if announced is None else announced
+    riff = 36 + data if riff is None else riff
+    head = b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + struct.pack("<I", 16) + fields
+    return head + b"data" + struct.pack("<I", size) + bytes(data)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(rate=2**31),
+        header(rate=2**32 - 1),
+        header(rate=0),
+        header(channels=65_535, bits=8, data=200_000),
+        header(channels=0),
+        header(bits=0),
+        header(bits=64),
+        header(form=0x11, bits=4),
+        header(form=0x55),
+        header()[:40],
+        b"RIFF\xff\xff\xff\xffWAVE",
+        b"fLaC" + bytes(40),
+        b"",
+    ],
+)
+def test_a_header_that_cannot_be_true(tmp_path, content):
+    (tmp_path / "a.wav").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(pcm.AudioError, match=r"a\.wav: "):
+        pcm.read_wav(tmp_path / "a.wav")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "content", [header(announced=2**32 - 1, riff=2**32 - 1), header(announced=2**31)]
+)
+def test_a_header_that_announces_gigabytes(tmp_path, content):
+    (tmp_path / "a.wav").write_bytes(content)
+    samples, rate = pcm.read_wav(tmp_path / "a.wav")
+    assert (len(samples), rate) == (50, 24_000)
+
+
+def test_audio_that_unpacks_to_gigabytes_is_no_wav(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(2_000_000, dtype=np.int16), RATE)
+    with pytest.raises(pcm.AudioError, match="it is not a WAV"):
+        pcm.read_wav(tmp_path / "a.flac")
+
+
+def test_a_wav_that_is_no_file_or_has_no_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with (tmp_path / "huge.wav").open("wb") as file:
+        file.truncate(1 << 32)
+    for name, seen in (("pipe", "a pipe"), ("huge", "larger than")):
+        with pytest.raises(pcm.AudioError, match=seen):
+            pcm.read_wav(tmp_path / f"{name}.wav")

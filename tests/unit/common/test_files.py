@@ -21,7 +21,7 @@ def bind(path: Path) -> None:
     ("make", "seen"),
     [
         (os.mkfifo, "it is a pipe, not a file"),
-        (os.mkdir, "it is a directory, not a file"),
+        (os.mkdir, "Is a directory"),
         (lambda path: path.symlink_to("elsewhere"), "it is a link, not a file"),
         (lambda path: path.symlink_to(path), "it is a link, not a file"),
         (lambda path: path.symlink_to("/dev/zero"), "it is a link, not a file"),
@@ -48,7 +48,7 @@ def test_a_link_is_followed_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1234")
     (tmp_path / "link").symlink_to("file")
     assert read_bytes(tmp_path / "link", 4, links=True) == b"1234"
-    for target, seen in (("/dev/zero", "a device"), (".", "a directory")):
+    for target, seen in (("/dev/zero", "a device"), (".", "Is a directory")):
         (tmp_path / "link").unlink()
         (tmp_path / "link").symlink_to(target)
         with pytest.raises(OSError, match=seen):
