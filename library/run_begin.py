@@ -58,6 +58,7 @@ git_commit:
   type: str
 """
 
+import errno
 import os
 import platform
 
@@ -84,6 +85,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    if not module.params["reports_dir"].strip():
+        module.fail_json(msg="reports_dir is empty. Next: -e run_reports_dir=DIRECTORY")
     reports_dir = os.path.abspath(module.params["reports_dir"])
     run_id = new_run_id()
     run_dir = os.path.join(reports_dir, run_id)
@@ -91,28 +94,34 @@ def main() -> None:
         commit = git_commit(module, module.params["project_dir"])
     except OSError:
         commit = None
-    document = {
+    known = {
         "schema_version": record.SCHEMA_VERSION,
         "run_id": run_id,
         "started_at": utc_now(),
         "finished_at": None,
         "git_commit": commit,
-        **module.params["document"],
     }
+    document = {**known, **module.params["document"], **known}  # in this order, and ours count
+    if not isinstance(document.setdefault("controller", {}), dict):
+        module.fail_json(msg="document: controller is no object")
     document["controller"]["host"] = platform.node()
     if not module.check_mode:
         try:
             os.makedirs(reports_dir, exist_ok=True)
+            latest = os.path.join(reports_dir, "latest")
+            if os.path.lexists(latest) and not os.path.islink(latest):
+                raise FileExistsError(errno.EEXIST, f"{latest} is no link")
             os.mkdir(run_dir)
             record.write(os.path.join(run_dir, "run.json"), document)
             link = os.path.join(reports_dir, ".latest.new")
             if os.path.lexists(link):
                 os.unlink(link)
             os.symlink(run_id, link)
-            os.replace(link, os.path.join(reports_dir, "latest"))
-        except OSError as error:
+            os.replace(link, latest)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            seen = getattr(error, "strerror", None) or error
             module.fail_json(
-                msg=f"control node: the run directory {run_dir} cannot be made: {error.strerror}. "
+                msg=f"control node: the run directory {run_dir} cannot be made: {seen}. "
                 f"Next: ls -ld {reports_dir}; or choose another place with "
                 "-e run_reports_dir=DIRECTORY"
             )

@@ -63,8 +63,29 @@ document:
   type: dict
 """
 
+import os
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.understudy import record
+
+from understudy.common.files import JSON_BYTES, read_bytes
+from understudy.common.jsonio import read_json
+
+
+def check(run_dir: Path, name: str) -> None:
+    """Make sure that a file of the run is written, and nothing that has its name.
+
+    Raises:
+        OSError: the file or the lock beside it is no file.
+        ValueError: the name is not one of a file here, or the file is no JSON object.
+    """
+    if Path(name).name != name or name.startswith(".") or not name.endswith(".json"):
+        raise ValueError(f"{name!r} is not the name of a file of a run")
+    if os.path.lexists(run_dir / ".lock"):
+        read_bytes(run_dir / ".lock", JSON_BYTES)
+    if os.path.lexists(run_dir / name):
+        read_json(run_dir / name, links=False)
 
 
 def main() -> None:
@@ -82,6 +103,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False)
     try:
+        check(Path(p["run_dir"]), p["file"])
         document = record.update(p["run_dir"], p["file"], p["phase"], p["host"], p["data"])
     except (OSError, ValueError) as error:
         module.fail_json(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import json
 import re
 import wave
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry, Resource
 
 from understudy.common.files import JSON_BYTES, WAV_BYTES, read_bytes, read_within
-from understudy.common.jsonio import parse_json
+from understudy.common.jsonio import parse_json, read_json
 
 #: The documents of a run directory: alone, or one per host. A calibration stands beside the runs.
 DOCUMENT = re.compile(
@@ -42,7 +41,7 @@ def schema_name(file_name: str) -> str | None:
 def load_schemas() -> dict[str, Draft202012Validator]:
     """Return a validator per schema, by its name (``install``)."""
     schemas: dict[str, Any] = {
-        path.name.removesuffix(".schema.json"): json.loads(path.read_text(encoding="utf-8"))
+        path.name.removesuffix(".schema.json"): read_json(path)
         for path in sorted(SCHEMAS.glob("*.schema.json"))
     }
     resources = [(schema["$id"], Resource.from_contents(schema)) for schema in schemas.values()]

@@ -25,6 +25,7 @@ from understudy.audio import loudness, pcm, speech_check, telephone
 from understudy.audio.loudness import Levelled
 from understudy.audio.pcm import AudioError, Samples
 from understudy.audio.speech_check import Limits
+from understudy.common.files import WAV_BYTES, read_bytes
 from understudy.common.jsonio import write_json
 from understudy.common.times import utc_now
 from understudy.listening import session
@@ -378,7 +379,7 @@ class _Pack:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(path, WAV_BYTES, links=True)).hexdigest()
 
 
 def _write_key(path: Path, key: Mapping[str, Any]) -> str:
