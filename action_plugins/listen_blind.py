@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import deque
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -49,7 +50,8 @@ class ActionModule(ActionBase):
         ]
         argv += ["--second-pass"] if args["second_pass"] else []
         argv += ["--impostor", args["impostor"]] if args["impostor"] else []
-        display, lines = Display(), []
+        display = Display()
+        lines: deque[str] = deque(maxlen=25)
         try:
             page = subprocess.Popen(
                 argv,
@@ -75,6 +77,10 @@ class ActionModule(ActionBase):
                 "failed": True,
                 "changed": False,
                 "rc": page.returncode,
-                "msg": "\n".join(lines[-25:]) or f"it ended with status {page.returncode}",
+                "msg": "\n".join(lines) or f"it ended with status {page.returncode}",
             }
-        return {"changed": False, "listened": json.loads(out)}
+        try:
+            return {"changed": False, "listened": json.loads(out)}
+        except ValueError:
+            msg = f"{argv[0]} ended well and reported no result, but {out[:200]!r}"
+            return {"failed": True, "changed": False, "msg": msg}

@@ -13,10 +13,12 @@ import ctypes
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from understudy.common.errors import describe
 from understudy.common.jsonio import write_json
 from understudy.common.progress import Progress
 
@@ -36,9 +38,21 @@ def main(argv: list[str] | None = None) -> int:
         except (OSError, ValueError, RuntimeError) as error:
             print(f"understudy {arguments.command}: {error}", file=sys.stderr)
             return 1
+        except (ImportError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            print(f"understudy {arguments.command}: {_unexpected(error)}", file=sys.stderr)
+            return 1
     if result and not path:
         print(json.dumps(result))
     return status
+
+
+def _unexpected(error: Exception) -> str:
+    """Return what an exception means that the input caused and no check foresaw, and its place."""
+    if isinstance(error, ImportError):
+        return f"{error}. Next: run it in the environment that the voice was installed into"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"the input is not of the expected form ({describe(error)}; {place})"
 
 
 @contextlib.contextmanager

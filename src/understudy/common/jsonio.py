@@ -21,6 +21,9 @@ DEEPEST = 50
 #: The most values of a document; the longest here have two thousand.
 MOST_VALUES = 100_000
 
+#: The most characters of a text; the longest here is what a compiler says about a kernel.
+MOST_CHARACTERS = 100_000
+
 #: The most digits of a whole number; more are no number for a float either.
 MOST_DIGITS = 300
 
@@ -181,17 +184,21 @@ def _check(document: Any) -> None:
         inner: list[Any] = []
         for value in level:
             if isinstance(value, str):
-                _whole_characters(value)
+                _check_text(value)
             elif isinstance(value, list):
                 inner += value
             elif isinstance(value, dict):
                 for key in value:
-                    _whole_characters(key)
+                    _check_text(key)
                 inner += value.values()
         level, depth = inner, depth + 1
 
 
-def _whole_characters(text: str) -> None:
+def _check_text(text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(
+            f"it holds a text of {len(text):,} characters, expected at most {MOST_CHARACTERS:,}"
+        )
     if not text.isascii():
         try:
             text.encode("utf-8")

@@ -46,6 +46,9 @@ def listen(bind: str, port: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
         sock.listen(128)
+    except OverflowError:
+        sock.close()
+        raise ListenError(f"{port} is no port; expected one from 0 to 65535") from None
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:

@@ -61,8 +61,13 @@ def validate_run(run_dir: Path) -> list[str]:
 
     Returns:
         One sentence per problem, beginning with the file's name; none for a valid directory.
+
+    Raises:
+        OSError: there is no such path, or the directory cannot be listed.
     """
     validators = load_schemas()
+    if not run_dir.exists():
+        raise FileNotFoundError(f"{run_dir} does not exist. Next: ls {run_dir.parent}")
     run_dir = run_dir.resolve()
     problems: list[str] = []
     if run_dir.is_file():

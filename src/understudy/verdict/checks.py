@@ -9,6 +9,7 @@ from understudy.verdict.run_directory import (
     DRIFT,
     UTTERANCES,
     Run,
+    first,
     listing,
     number,
     pick,
@@ -37,7 +38,7 @@ def phase_checks(run: Run) -> list[dict[str, Any]]:
     if "preflight.json" in run.documents:
         failed = failed_checks(run)
         detail = (
-            listing([f"{row.get('id')} on {row.get('host')}" for row in failed])
+            listing(first(f"{row.get('id')} on {row.get('host')}" for row in failed))
             if failed
             else "none"
         )

@@ -19,12 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from understudy.common.jsonio import parse_json, repeated
+from understudy.verdict.run_directory import first
 
 EXPECTED = "expected a whole number from 1 to 5"
 EXPECTED_PASS = "expected a pass: 1, 2, …"
-
-#: So many problems are named one by one: all that a sheet without a good cell has.
-MOST_PROBLEMS = 50
 
 #: What is kept of the listener's hidden checks, and the scores that each row has.
 LISTENER: dict[str, tuple[str, ...]] = {
@@ -78,14 +76,6 @@ def _short(text: str) -> str:
 def _name(key: str) -> str:
     """Return a key for a message: bare where that is readable."""
     return key if re.fullmatch(r"[\w.-]{1,80}", key) else _seen(key)
-
-
-def _first(problems: Iterable[str]) -> list[str]:
-    """Return so many problems as a person reads, and how many more there are."""
-    rest = iter(problems)
-    first = list(itertools.islice(rest, MOST_PROBLEMS))
-    more = sum(1 for _ in rest)
-    return [*first, f"and {more:,} more"] if more else first
 
 
 def _is_score(value: Any) -> bool:
@@ -250,7 +240,7 @@ def examine_document(
     if not isinstance(before, bool):
         others.append(f"given_before_audio: saw {_seen(before)}, expected true or false")
     listener = document.get("listener") if passes else None
-    problems = _first(itertools.chain(wrong, others, _listener_problems(listener, utterances)))
+    problems = first(itertools.chain(wrong, others, _listener_problems(listener, utterances)))
     return {
         "scores": _in_order(scores, utterances),
         "identity_matches": identity,
@@ -415,9 +405,9 @@ def parse(
     else:
         sheet, problems = _csv(text, utterances, hosts)
     if problems and not sheet:
-        raise RatingsError(name, _first(problems))
+        raise RatingsError(name, first(problems))
     scores, wrong = _examine(sheet, utterances, hosts, passes=False)
-    found = _first(itertools.chain(problems, wrong))
+    found = first(itertools.chain(problems, wrong))
     if found:
         raise RatingsError(name, found)
     return {"identity_matches": identity, "scores": _in_order(scores, utterances)}

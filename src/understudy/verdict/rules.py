@@ -24,7 +24,16 @@ from understudy.verdict.problems import (
     window_problems,
 )
 from understudy.verdict.questions import questions
-from understudy.verdict.run_directory import UTTERANCES, Run, judge, pick, read, show, strings
+from understudy.verdict.run_directory import (
+    UTTERANCES,
+    Run,
+    first,
+    judge,
+    pick,
+    read,
+    show,
+    strings,
+)
 from understudy.verdict.scoring import Rated
 from understudy.verdict.timing import split
 from understudy.verdict.validity import hashes, human_validity
@@ -150,7 +159,7 @@ def decide(
         "computed_at": computed_at,
         "verdict": verdict,
         "ok": verdict in (VALIDATED, AWAITING) and all(row["ok"] is not False for row in checks),
-        "reasons": reasons,
+        "reasons": first(reasons),
         "criteria": criteria(
             run,
             complete={
@@ -172,7 +181,7 @@ def decide(
         "timing": split(run),
         "hosts": run.hosts,
         "rehearsal": run.rehearsal,
-        "notes": _notes(run),
+        "notes": first(_notes(run)),
         "files": [dict(entry) for entry in files],
     }
 

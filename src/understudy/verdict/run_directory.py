@@ -8,10 +8,11 @@ answers None or an empty list where a value is not of the expected type.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,9 @@ MOST_BYTES = 4 * JSON_BYTES
 MOST_FILES = 100
 MOST_HOSTS = 20
 MOST_UTTERANCES = 100
+
+#: So many sentences are given one by one: all that ten utterances and a sheet can need.
+MOST_SENTENCES = 50
 
 #: No quantity of a run is larger: bytes of memory, Unix seconds.
 LARGEST = 1e18
@@ -120,6 +124,14 @@ def show(value: Any, digits: int = 2, scale: float = 1.0) -> str:
     """Return a number for a sentence, divided by ``scale``; "unknown" for what is none."""
     known = number(value)
     return "unknown" if known is None else f"{known / scale:.{digits}f}"
+
+
+def first(items: Iterable[str]) -> list[str]:
+    """Return so many sentences as a person reads, and how many more there are."""
+    rest = iter(items)
+    found = list(itertools.islice(rest, MOST_SENTENCES))
+    more = sum(1 for _ in rest)
+    return [*found, f"and {more:,} more"] if more else found
 
 
 def listing(items: Sequence[str]) -> str:

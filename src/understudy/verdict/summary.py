@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+#: Characters of a line; the whole text is in verdict.json.
+LONGEST = 2000
+
+#: Control characters, but the tab and the line feed.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def summarise(verdict: Mapping[str, Any], run_dir: Path) -> list[str]:
@@ -16,13 +23,20 @@ def summarise(verdict: Mapping[str, Any], run_dir: Path) -> list[str]:
     lines += [f"warning: {warning}" for warning in verdict["warnings"]]
     if human and human["state"] != "stands":
         lines.append(f"the listener's verdict is {human['state']}: {' '.join(human['why'])}")
-    return [
+    lines = [
         f"verdict: {verdict['verdict']} ({'ok' if verdict['ok'] else 'not ok'})",
         *verdict["reasons"],
         *lines,
         *_time(verdict["timing"]),
         f"report: {run_dir / 'report.html'}",
     ]
+    return [_shown(line) for line in lines]
+
+
+def _shown(line: str) -> str:
+    """Return a line for a terminal, which what a file of the run says cannot steer."""
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", line)
 
 
 def _time(timing: Mapping[str, Any]) -> list[str]:

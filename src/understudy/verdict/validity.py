@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.files import WAV_BYTES, read_within
-from understudy.verdict.run_directory import Run, listing, pick, strings
+from understudy.verdict.run_directory import Run, first, listing, pick, strings
 
 #: A recording of a run directory.
 WAV = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*_(native|baseline)/[A-Za-z0-9._-]+\.wav")
@@ -77,7 +77,7 @@ def human_validity(run: Run, validated: bool, audio: Mapping[str, str]) -> dict[
     stale = [*_other_settings(run), *_other_audio(run, audio)]
     contradicted = _contradiction(run, validated)
     state = "stale" if stale else "contradicted" if contradicted else "stands"
-    return {"state": state, "why": [*stale, *contradicted, *_unknown(run)]}
+    return {"state": state, "why": first([*stale, *contradicted, *_unknown(run)])}
 
 
 def _other_settings(run: Run) -> Iterator[str]:
@@ -105,12 +105,12 @@ def _other_audio(run: Run, audio: Mapping[str, str]) -> Iterator[str]:
     gone = [name for name in heard if name not in audio]
     other = [name for name in heard if name in audio and audio[name] != heard[name]]
     if gone:
-        yield f"{listing(gone)}: heard, and no longer in the directory."
+        yield f"{listing(first(gone))}: heard, and no longer in the directory."
     if other:
-        first = other[0]
+        one = other[0]
         yield (
-            f"{listing(other)}: not what was heard (sha256 of {first}: "
-            f"{_short(heard[first])} then, {_short(audio[first])} now)."
+            f"{listing(first(other))}: not what was heard (sha256 of {one}: "
+            f"{_short(heard[one])} then, {_short(audio[one])} now)."
         )
 
 
