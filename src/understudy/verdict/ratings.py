@@ -327,7 +327,7 @@ def _csv(text: str, utterances: Sequence[str], hosts: Sequence[str]) -> tuple[li
                 header = [_known(cell, wanted) for cell in cells]
                 wrong = [f"no column {name}" for name in wanted if name not in header]
                 wrong += [f"unknown column {_seen(name)}" for name in header if name not in wanted]
-                wrong += [f"column {name} stands twice" for name in repeated(header)]
+                wrong += [f"column {_name(name)} stands twice" for name in repeated(header)]
                 problems += [f"{place}: {what}, {expected}" for what in wrong]
                 if wrong:
                     break
@@ -339,7 +339,8 @@ def _csv(text: str, utterances: Sequence[str], hosts: Sequence[str]) -> tuple[li
                 named = dict(zip(header, cells, strict=False)).get("utterance", "")
                 sheet.append((place, {**row, "utterance": _known(named, utterances)}))
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: it is not CSV ({error})")
+        seen = str(error).replace("\t", "tab")
+        problems.append(f"line {reader.line_num}: it is not CSV ({seen})")
     return sheet, problems
 
 
@@ -348,7 +349,11 @@ def _json(text: str, run_id: str | None) -> tuple[list[Row], list[str], bool | N
     try:
         document = parse_json(text, pairs=_pairs, constant=float)
     except ValueError as error:
-        return [], [f"it is not JSON ({error}), expected a list of rows or an object"], None
+        return (
+            [],
+            [f"it is not JSON that can be used: {error}; expected a list of rows or an object"],
+            None,
+        )
     problems: list[str] = []
     identity = None
     if isinstance(document, dict):

@@ -33,7 +33,7 @@ ROLES = ("standby", "primary", "llm")
 #: What a verdict is computed from. Its own file and the report are not among them.
 INPUT = re.compile(
     r"(run|preflight|llm|ratings|identity)\.json"
-    r"|(install|bench|baseline)-(?P<host>[^/\x00-\x1f\x7f\ud800-\udfff]+)\.json"
+    r"|(install|bench|baseline)-(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)\.json"
 )
 
 #: The most bytes of all these files together, and the most files, hosts of a role and utterances.

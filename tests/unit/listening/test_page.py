@@ -260,6 +260,23 @@ def test_a_body_that_is_no_answer(page: Served, body: bytes) -> None:
     assert reply.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "POST /wrong/heard HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "GET /wrong HTTP/1.1\r\nHost: {host}\r\n\r\nnonsense\r\n\r\n",
+        "GET /wrong HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ],
+)
+def test_a_stranger_writes_nothing_to_the_terminal(
+    page: Served, request_: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert raw(page, request_).startswith(b"HTTP/1.1 4")
+    assert page.get("state").status_code == 200
+    assert capfd.readouterr().err == ""
+
+
 def test_idle_strangers_keep_nobody_out(page: Served) -> None:
     """More connections than a process may have files open, half of them in mid-sentence."""
     host, port = page.origin.removeprefix("http://").split(":")

@@ -198,6 +198,11 @@ def test_an_unclosed_quote_is_not_csv() -> None:
     assert "it is not CSV" in refuse(csv_text(u10='u10,4,"5'))[0]
 
 
+def test_what_is_not_csv_is_said_on_one_line() -> None:
+    problems = refuse(csv_text(u10='"u10"x,4,5').replace(",", "\t"))
+    assert problems[0] == "line 11: it is not CSV ('tab' expected after '\"')"
+
+
 def test_a_sheet_has_one_pass() -> None:
     (problem, *_) = refuse(csv_text(header="utterance,pass,titan,panda"))
     assert 'unknown column "pass"' in problem
