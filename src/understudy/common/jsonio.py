@@ -20,6 +20,7 @@ DEEPEST = 50
 
 #: The most values of a document; the longest here have two thousand.
 MOST_VALUES = 100_000
+MANY = f"it holds more than {MOST_VALUES:,} values"
 
 #: The most characters of a text; the longest here is what a compiler says about a kernel.
 MOST_CHARACTERS = 100_000
@@ -120,8 +121,11 @@ def _load(
     constant: Callable[[str], Any] | None = None,
 ) -> Any:
     try:
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        if max(text.count(","), text.count("["), text.count("{")) > 2 * MOST_VALUES:
+            raise ValueError(MANY)  # known without making a million lists
         document = json.loads(
-            content if isinstance(content, str) else content.decode("utf-8"),
+            text,
             object_pairs_hook=pairs or _once,
             parse_constant=constant or _not_json,
             parse_float=_finite,
@@ -178,7 +182,7 @@ def _check(document: Any) -> None:
     while level:
         count += len(level)
         if count > MOST_VALUES:
-            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+            raise ValueError(MANY)
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} levels deep")
         inner: list[Any] = []

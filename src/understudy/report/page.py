@@ -41,6 +41,7 @@ from understudy.report.doc import (
 )
 from understudy.report.files import NAME, files
 from understudy.report.takes import HostAudio, entry_of, take
+from understudy.verdict.run_directory import MOST_HOSTS, MOST_UTTERANCES
 
 #: Files that every run has once it is complete; those of the hosts come on top.
 COMMON = ("run.json", "preflight.json", "llm.json", "identity.json", "ratings.json", "verdict.json")
@@ -279,7 +280,7 @@ def _hosts(
         for prefix in prefixes
         if name.startswith(prefix) and name.endswith(".json")
     )
-    return list(dict.fromkeys(host for host in hosts if host))
+    return list(dict.fromkeys(host for host in hosts if host))[:MOST_HOSTS]
 
 
 def _is_file_name(host: str) -> bool:
@@ -298,7 +299,7 @@ def _utterances(run: Doc, voices: list[HostAudio]) -> list[tuple[str, str]]:
     for voice in voices:
         for one in voice.doc["utterances"]:
             texts.setdefault(text_of(one["id"]), "")
-    return [(name, text) for name, text in texts.items() if name]
+    return [(name, text) for name, text in texts.items() if name][:MOST_UTTERANCES]
 
 
 def _problems(documents: list[RunFile]) -> list[Problem]:
