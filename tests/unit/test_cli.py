@@ -107,6 +107,36 @@ def test_a_config_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
     assert err == f"understudy inputs: [Errno 2] No such file or directory: '{path}'\n"
 
 
+@pytest.mark.parametrize("command", ["inputs", "weights", "probe", "baseline", "bench", "compare"])
+@pytest.mark.parametrize("value", [7, [], {}, None, "x\0"])
+def test_a_config_of_another_form_is_one_line(
+    tmp_path: Path, capsys: Any, command: str, value: Any
+) -> None:
+    keys = "host url path voice utterances tuning weights_dir source primary calibration run_dir"
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(dict.fromkeys(keys.split(), value) | {"out_dir": str(tmp_path)}))
+    status, _, err = in_process(capsys, command, "--config", path, "--result", tmp_path / "result")
+    assert status in (0, 1)
+    if status:
+        [line] = err.splitlines()
+        assert line.startswith(f"understudy {command}: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        (("validate", "nowhere"), "nowhere does not exist. Next: ls"),
+        (("report", "nowhere"), "nowhere is no directory. Next: ls -l"),
+        (("report", ".."), "is no run: its name is not like 20261122-031500Z"),
+        (("listen", "..", "--reference", "x"), "is no run: its name is not like"),
+    ],
+)
+def test_paths_that_lead_to_no_run(capsys: Any, arguments: tuple[str, ...], seen: str) -> None:
+    status, out, err = in_process(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert seen in err
+
+
 def test_a_result_that_cannot_be_written(config: Path, tmp_path: Path, capsys: Any) -> None:
     result = tmp_path / "no" / "result.json"
     status, _, err = in_process(capsys, "weights", "--config", config, "--result", result)

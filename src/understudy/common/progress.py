@@ -46,7 +46,8 @@ class Progress:
         line = {"at": round(time.time(), 3), "host": host, "phase": phase}
         line |= {"index": index, "n": n, "rtf": rtf, "text": text}
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # For the owner alone: a line may show the listening page's address with its secret.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, data)
         finally:

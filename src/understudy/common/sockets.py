@@ -33,6 +33,8 @@ def listen(bind: str, port: int) -> socket.socket:
     Raises:
         ListenError: it cannot be had.
     """
+    if not 0 <= port <= 65_535:
+        raise ListenError(f"{port} is no port; expected one from 0 to 65535")
     try:
         family, *_, address = socket.getaddrinfo(
             bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -46,9 +48,6 @@ def listen(bind: str, port: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
         sock.listen(128)
-    except OverflowError:
-        sock.close()
-        raise ListenError(f"{port} is no port; expected one from 0 to 65535") from None
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:

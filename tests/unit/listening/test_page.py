@@ -587,3 +587,11 @@ def test_an_address_that_nobody_could_open(made: tuple[Path, Path], bind: str) -
 def test_an_address_that_is_not_ours(made: tuple[Path, Path]) -> None:
     with pytest.raises(ListenError, match=r"cannot listen on 192\.0\.2\.1"):
         opened(made, "192.0.2.1", 0)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999_999, 10**30])
+def test_a_number_that_is_no_port(made: tuple[Path, Path], port: int) -> None:
+    with pytest.raises(ListenError, match=f"{port} is no port; expected one from 0 to 65535"):
+        server.run(
+            ListeningTest(*made), bind="127.0.0.1", port=port, owner=None, tell=print, ready=print
+        )
