@@ -6,11 +6,14 @@ would skip everything that is left to do for it.
 
 While a window is open a second process on the control node waits for the end of the play. If that
 comes before the window is closed (Ctrl-C, a closed terminal, a crash), it runs restore.yml for the
-run at once. It is a convenience: the guarantee is the lease on the host.
+run at once. It is given an inventory of its own, in memory, with the host's connection and the
+role's variables as they are now: so it needs neither the play's command line nor a password that a
+person typed. It is a convenience: the guarantee is the lease on the host.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible import context
+import yaml
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -28,6 +32,17 @@ PROJECT = Path(__file__).resolve().parents[1]
 CALL_S, TRY_S = 5.0, 5.0
 #: States that take as long as the LLM does.
 WAITS = ("settled", "answered", "closed")
+#: Nobody is there to answer a prompt, and there is nothing encrypted to read.
+ASKS_NOTHING = {
+    f"ANSIBLE_{name}": "False" for name in ("ASK_VAULT_PASS", "ASK_PASS", "BECOME_ASK_PASS")
+} | {f"ANSIBLE_VAULT_{name}": "" for name in ("PASSWORD_FILE", "IDENTITY_LIST")}
+
+
+class Plain(yaml.SafeDumper):
+    """Writes every text as one that Ansible does not take for a template."""
+
+
+Plain.add_representer(str, lambda dumper, text: dumper.represent_scalar("!unsafe", text))
 
 
 class ActionModule(ActionBase):
@@ -44,50 +59,87 @@ class ActionModule(ActionBase):
             else None
         )
         waits = args.get("state") in WAITS
-        deadline = time.monotonic() + float(args.get("wait_s", 900))
+        began = time.monotonic()
+        deadline = began + float(args.get("wait_s", 900))
         shown: set[tuple[str, str, str]] = set()
-        changed = False
+        changed, helped = False, None
         while True:
-            asked = args | ({"wait_s": CALL_S} if waits else {})
+            waited = {"wait_s": CALL_S, "waited_s": time.monotonic() - began}
+            asked = args | (waited if waits else {})
             result = self._call(asked, task_vars)
             if result.get("failed"):
                 return result
             ending = waits and result["changed"]  # there was a window to end
             changed = result["changed"] = changed or result["changed"]
+            if result.get("helped") not in (None, helped):
+                helped = result["helped"]
+                Display().warning(f"{task_vars.get('inventory_hostname')}: {helped}")
+            result["helped"] = helped
+            if args.get("state") == "renewed":
+                self._warn(result, task_vars)
             if waits and changed:
                 self._show(result, shown, args)
                 if not result["window"]["lease"]:  # closed by now, maybe between two calls
                     result["said"] = result["story"]
             if marker:
-                self._watch_play(marker, args, result)
+                self._watch_play(marker, args, result, task_vars)
             if not ending or self._done(args, result) or time.monotonic() >= deadline:
                 return result  # what was seen is in the keeper's report
             args["lease"] = result["report"]["id"] if result["report"] else args.get("lease")
 
-    def _watch_play(self, marker: Path, args: dict[str, Any], result: dict[str, Any]) -> None:
+    def _watch_play(
+        self, marker: Path, args: dict[str, Any], result: dict[str, Any], task_vars: dict[str, Any]
+    ) -> None:
         """Have a second process close the window if the play should not; until it is closed."""
         if args["state"] == "armed" and result["changed"]:
-            plays = context.CLIARGS["args"]
-            restore = str(PROJECT / "restore.yml")
-            again = [restore if word in plays else word for word in sys.argv]
             marker.touch()
-            subprocess.Popen(
+            program = PROJECT / "roles/llm_window/files/after_play.py"
+            command = [sys.executable, "-m", "ansible", "playbook", str(PROJECT / "restore.yml")]
+            watcher = subprocess.Popen(
                 [
-                    sys.executable,
-                    str(PROJECT / "roles/llm_window/files/after_play.py"),
-                    str(os.getppid()),
-                    str(marker),
-                    *again,
-                    "-e",
-                    f"run={args['run_id']}",
+                    *(sys.executable, str(program), str(os.getppid()), str(marker)),
+                    *(*command, "-e", f"run={args['run_id']}"),
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=os.environ | ASKS_NOTHING,
                 start_new_session=True,
             )
+            with watcher.stdin:  # type: ignore[union-attr]
+                watcher.stdin.write(self._inventory(marker, task_vars).encode())  # type: ignore[union-attr]
         elif args["state"] == "closed" and self._done(args, result):
             marker.unlink(missing_ok=True)
+
+    def _inventory(self, marker: Path, task_vars: dict[str, Any]) -> str:
+        """Return an inventory of this host alone, in YAML, in which nothing is left to look up."""
+        names = [name for name in task_vars if name.startswith("llm_window_")]
+        known = {name: self._templar.template(task_vars[name]) for name in sorted(names)}
+        known["llm_window_reports_dir"] = str(marker.parent.parent)
+        plugin = self._connection.ansible_name.rpartition(".")[2]
+        known["ansible_connection"] = plugin
+        options = constants.config.get_configuration_definitions("connection", plugin)
+        for option, described in options.items():
+            value = self._connection.get_option(option)
+            if value is not None and described.get("vars"):
+                known[described["vars"][-1]["name"]] = value
+        python = task_vars.get("ansible_python_interpreter")
+        if python is not None:
+            known["ansible_python_interpreter"] = self._templar.template(python)
+        plain = json.loads(json.dumps(known, default=str))
+        group = {"hosts": {task_vars["inventory_hostname"]: None}, "vars": plain}
+        return yaml.dump({"all": {"children": {"llm": group}}}, Dumper=Plain)
+
+    @staticmethod
+    def _warn(result: dict[str, Any], task_vars: dict[str, Any]) -> None:
+        """Tell of an LLM that somebody else has started inside the window."""
+        for row in (result.get("report") or {}).get("events", []):
+            if row["event"] == "started_inside":
+                Display().warning(
+                    f"{task_vars.get('inventory_hostname')}: the LLM was started inside its window "
+                    f"at {row['at']}, {row['detail']}; the voice is measured beside it. "
+                    "Next: find what starts it (autoheal, a person), then run again"
+                )
 
     def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Call the module; try again for `lost_s` seconds where the host cannot be reached."""

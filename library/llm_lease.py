@@ -22,7 +22,8 @@ options:
       - V(seen) looks.
       - V(settled) also waits until a window that has ended is closed; one that is held is left.
       - V(installed) writes the keeper's program into O(home).
-      - V(armed) writes a lease and returns when a keeper watches it; fails if there is a window.
+      - V(armed) writes a lease and returns when a keeper watches it; fails if there is a window, or
+        if the keeper would not be able to bring the LLM back.
       - V(renewed) gives O(lease) its whole time to live again; fails if it has ended.
       - V(answered) ends the lease and waits until the LLM has given a completion.
       - V(closed) ends the lease and waits until the keeper has seen the LLM stay up.
@@ -53,6 +54,7 @@ options:
   service:
     description:
       - What the keeper needs, for V(armed).
+      - With V(answered) and V(closed), how this session starts the LLM where the keeper cannot.
     type: dict
     suboptions:
       url:
@@ -77,10 +79,23 @@ options:
         type: list
         elements: str
         required: true
-      running:
-        description: Whether it was found running; one that was not is not started.
+      identity_command:
+        description: Prints what changes whenever the LLM is started, as a list; empty for none.
+        type: list
+        elements: str
+        default: []
+      api_key_file:
+        description: A file on this host with the LLM's API key, of mode 0600; empty for none.
+        type: str
+        default: ""
+      paused:
+        description: Whether this window pauses it; then one that runs inside was started by others.
         type: bool
-        required: true
+        default: false
+      running:
+        description: Whether it was found running; one that was not is not started. For V(armed).
+        type: bool
+        default: true
       ready_timeout_s:
         description: After how many seconds an LLM that gives no completion is called silent.
         type: float
@@ -89,6 +104,14 @@ options:
         description: So long it must stay up after its first completion, in seconds.
         type: float
         required: true
+  lingers:
+    description: With V(armed), fail unless services of this user run without a login.
+    type: bool
+    default: false
+  waited_s:
+    description: How long the end of the window is waited for already, in seconds.
+    type: float
+    default: 0
   keeper_command:
     description: The command that starts the keeper's service, as a list.
     type: list
@@ -143,6 +166,10 @@ story:
   description: The same in sentences.
   returned: always
   type: str
+helped:
+  description: What this session did or tried where the keeper could not start the LLM.
+  returned: for V(answered) and V(closed)
+  type: str
 said:
   description: What was found and done, in sentences for the operator.
   returned: always
@@ -158,19 +185,24 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.understudy import clock, llm, window
+from ansible.module_utils.understudy import ability, clock, command, llm, window
 from ansible.module_utils.understudy import keeper as keepers
 from ansible.module_utils.understudy import lease as leases
 
 #: What the keeper consists of on the LLM's host; the last one is the program.
-PROGRAM = (clock, llm, leases, keepers, window)
+PROGRAM = (clock, command, llm, ability, leases, keepers, window)
 #: How long a keeper may take to be there, in seconds.
 KEEPER_S = 20.0
 
 
 def lingering() -> bool:
     """Return whether services of this user go on without a login."""
-    return os.path.exists(f"/var/lib/systemd/linger/{getpass.getuser()}")
+    user = getpass.getuser()
+    try:
+        asked = ["loginctl", "show-user", user, "--property=Linger"]
+        return "Linger=yes" in command.run(asked, 10)
+    except command.CommandError:  # it is not there, or does not know a user without a session
+        return os.path.exists(f"/var/lib/systemd/linger/{user}")
 
 
 class LeaseModule:
@@ -180,6 +212,8 @@ class LeaseModule:
         self.module = module
         self.p = module.params
         self.window = leases.Window(self.p["home"])
+        self.helped: str | None = None
+        self.instead = False
         if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
             os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
 
@@ -222,9 +256,11 @@ class LeaseModule:
                     return seen or "no keeper appeared"
                 self._detach()
                 return ""
-            ended = keepers.run(self.p["keeper_command"]) if self.p["keeper_command"] else None
-            if ended is not None and ended.returncode:
-                seen = ended.stdout.strip()[-500:]
+            done, said = True, ""
+            if self.p["keeper_command"]:
+                done, said = keepers.run(self.p["keeper_command"])
+            if not done:
+                seen = said[-500:]
                 if by_hand and not detached:
                     self._detach()
                     detached = True
@@ -234,11 +270,11 @@ class LeaseModule:
                 time.sleep(0.25)
         return ""
 
-    def _detach(self) -> None:
+    def _detach(self, *options: str) -> None:
         """Start the keeper as a process of its own, which outlives this one."""
         program = os.path.join(self.window.home, "window.py")
         subprocess.Popen(
-            [sys.executable, program, "keep"],
+            [sys.executable, program, "keep", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -247,19 +283,39 @@ class LeaseModule:
 
     def arm(self) -> dict[str, Any]:
         p = self.p
+        if p["lingers"] and not lingering():
+            raise leases.WindowError(
+                f"services of {getpass.getuser()} end with the last login, so no keeper would "
+                "bring the LLM back; it was not touched. "
+                f"Next: sudo loginctl enable-linger {getpass.getuser()}"
+            )
         lease: dict[str, Any] = self.window.arm(p["run_id"], p["holder"], p["ttl_s"], p["service"])
         seen = self.start_keeper(lease, by_hand=False)
         if seen:
+            why = f"no keeper watches the lease, so the LLM was not touched: {seen}. "
+            why += f"Next: {' '.join(p['keeper_command'])}"
+        else:
+            unable = ability.difference(p["service"], ability.look(p["service"]), self._able(lease))
+            why = f"the LLM was not touched: {unable}" if unable else ""
+        if why:
             self.window.withdraw(lease["id"])
-            raise leases.WindowError(
-                f"no keeper watches the lease, so the LLM was not touched: {seen}. "
-                f"Next: {' '.join(p['keeper_command'])}"
-            )
+            raise leases.WindowError(why)
         return lease
+
+    def _able(self, lease: dict[str, Any]) -> dict[str, Any] | None:
+        """Return how the keeper of a lease sees the LLM's service, when it has looked."""
+        deadline = time.monotonic() + 2 * ability.LOOK_S + KEEPER_S
+        while self.window.kept(lease) and time.monotonic() < deadline:
+            able = self.window.keeper().get("able")
+            if isinstance(able, dict):
+                return able
+            time.sleep(0.25)
+        return None
 
     def end(self) -> bool:
         """Wait for the keeper; returns whether there was anything to end."""
-        state, deadline = self.p["state"], time.monotonic() + self.p["wait_s"]
+        state, began = self.p["state"], time.monotonic()
+        deadline = began + self.p["wait_s"]
         before = self.window.lease()
         meant = {"id": self.p["lease"], "run_id": self.p["run_id"]}
         if before is None or any(want and before.get(key) != want for key, want in meant.items()):
@@ -273,10 +329,24 @@ class LeaseModule:
             if there is None or there["id"] != before["id"]:
                 return True
             self.start_keeper(there, by_hand=True)
+            if state != "settled":
+                self._help(there, self.p["waited_s"] + time.monotonic() - began)
             phase = self.window.keeper().get("phase") if self.window.kept(there) else None
             if (state == "answered" and phase == leases.ANSWERED) or time.monotonic() >= deadline:
                 return True
             time.sleep(0.25)
+
+    def _help(self, lease: dict[str, Any], waited_s: float) -> None:
+        """Do what the keeper cannot: it may hang, or not be able to start the LLM."""
+        if keepers.hangs(self.window, lease, waited_s):
+            if not self.instead:
+                self._detach("--instead")
+            self.instead = True
+        elif self.p["service"]:
+            by = f"{self.p['holder'] or 'this session'}, from a session of its own"
+            service = self.p["service"]
+            said = keepers.start_instead(self.window, lease, service, by, waited_s)
+            self.helped = said or self.helped
 
 
 def loading(report: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -320,11 +390,16 @@ def main() -> None:
                     "state_command": {"type": "list", "elements": "str", "required": True},
                     "running_regex": {"type": "str", "required": True},
                     "resume_command": {"type": "list", "elements": "str", "required": True},
-                    "running": {"type": "bool", "required": True},
+                    "identity_command": {"type": "list", "elements": "str", "default": []},
+                    "api_key_file": {"type": "str", "default": "", "no_log": False},
+                    "paused": {"type": "bool", "default": False},
+                    "running": {"type": "bool", "default": True},
                     "ready_timeout_s": {"type": "float", "required": True},
                     "stay_s": {"type": "float", "required": True},
                 },
             },
+            "lingers": {"type": "bool", "default": False},
+            "waited_s": {"type": "float", "default": 0},
             "keeper_command": {"type": "list", "elements": "str", "default": []},
             "wait_s": {"type": "float", "default": 900},
             "lost_s": {"type": "float", "default": 60},
@@ -365,8 +440,16 @@ def main() -> None:
             said += f" {leases.story(found['keeper'])}"
     else:
         said = story if changed else "No window was open."
+    if there and asked.helped:
+        said += f" {asked.helped}."
     module.exit_json(
-        changed=changed, window=found, report=report, busy=loading(report), story=story, said=said
+        changed=changed,
+        window=found,
+        report=report,
+        busy=loading(report),
+        story=story,
+        helped=asked.helped,
+        said=said,
     )
 
 

@@ -18,9 +18,10 @@ options:
   model:
     description: Model to ask for; the first that C(/v1/models) lists if left out.
     type: str
-  api_key:
-    description: Bearer token.
+  api_key_file:
+    description: A file on this host with the API key, of mode 0600; empty for none.
     type: str
+    default: ""
   requests:
     description: Requests that are measured; the largest number when O(until) is given.
     type: int
@@ -106,7 +107,7 @@ def main() -> None:
         argument_spec={
             "url": {"type": "str", "required": True},
             "model": {"type": "str"},
-            "api_key": {"type": "str", "no_log": True},
+            "api_key_file": {"type": "str", "default": "", "no_log": False},
             "requests": {"type": "int", "default": 20},
             "warmup": {"type": "int", "default": 5},
             "max_tokens": {"type": "int", "default": 8, "no_log": False},
@@ -122,13 +123,18 @@ def main() -> None:
     result = {"changed": False, "url": p["url"], "healthy": False}
     try:
         model = llm.wait_until_ready(
-            p["url"], p["model"] or None, p["max_tokens"], p["wait_s"], p["timeout_s"], p["api_key"]
+            p["url"],
+            p["model"] or None,
+            p["max_tokens"],
+            p["wait_s"],
+            p["timeout_s"],
+            p["api_key_file"],
         )
         result.update(model=model, ready_after_s=time.time() - began)
 
         def ask() -> float:
             wall_s: float = llm.complete(
-                p["url"], model, p["max_tokens"], p["timeout_s"], p["api_key"]
+                p["url"], model, p["max_tokens"], p["timeout_s"], p["api_key_file"]
             )
             return wall_s
 

@@ -38,6 +38,9 @@ DEADLINE_BYTES, KEEPER_BYTES = 1024, 16384
 WATCHING, EVICTING, STARTING = "watching", "evicting", "starting"
 SILENT, ANSWERED, CLOSED = "silent", "answered", "closed"
 
+#: Who starts the LLM where nobody else has to.
+KEEPER = "the keeper"
+
 
 class WindowError(RuntimeError):
     """The request cannot be met; the message says why and what to type."""
@@ -98,6 +101,12 @@ class Window:
         if record.get("id") == lease["id"] and isinstance(record.get("deadline"), (int, float)):
             return float(record["deadline"]), str(record.get("by") or "")
         return float(lease["opened"]) + float(lease["ttl_s"]), ""
+
+    def starter(self, lease: dict[str, Any]) -> str | None:
+        """Return who started the LLM in the keeper's place, if anybody said so."""
+        record = self._read("deadline")
+        by = record.get("started_by") if record.get("id") == lease["id"] else None
+        return by if isinstance(by, str) else None
 
     def keeper(self) -> dict[str, Any]:
         """Return what the keeper last wrote; nothing for a keeper that never ran."""
@@ -161,10 +170,17 @@ class Window:
         return False
 
     @contextlib.contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Be the only keeper: two would start the LLM twice. Waits for one that is there."""
+    def keeping(self, wait: bool = True) -> Iterator[None]:
+        """Be the only keeper: two would start the LLM twice.
+
+        Args:
+            wait: for one that is there.
+
+        Raises:
+            BlockingIOError: one is there, and it is not to be waited for.
+        """
         with open(self._path("keeping"), "a", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield
 
     def over(self, lease: dict[str, Any]) -> str | None:
@@ -188,7 +204,8 @@ class Window:
             holder: shown to others who are refused: ``user@control node``.
             ttl_s: how long the lease lasts without being renewed, in seconds.
             service: ``url``, ``model``, ``state_command``, ``running_regex``, ``resume_command``,
-                ``running`` (as it was found), ``ready_timeout_s`` and ``stay_s``.
+                ``running`` (as it was found), ``ready_timeout_s`` and ``stay_s``; and where there
+                are such ``identity_command``, ``api_key_file`` and ``paused`` (it will be).
 
         Returns:
             The lease.
@@ -270,6 +287,15 @@ class Window:
                 self._set_deadline(lease, 0, by)
             return True
 
+    def started(self, lease_id: str, by: str) -> None:
+        """Note who started the LLM in the keeper's place; a full disk does not matter."""
+        with self.locked():
+            lease = self.lease()
+            if lease is not None and lease["id"] == lease_id:
+                deadline, released_by = self.deadline(lease)
+                with contextlib.suppress(OSError, ValueError):
+                    self._set_deadline(lease, deadline, released_by, by)
+
     def withdraw(self, lease_id: str) -> None:
         """Remove a lease under which nothing was done yet."""
         with self.locked():
@@ -298,8 +324,11 @@ class Window:
             )
         return lease
 
-    def _set_deadline(self, lease: dict[str, Any], deadline: float, by: str) -> None:
+    def _set_deadline(
+        self, lease: dict[str, Any], deadline: float, by: str, started_by: str | None = None
+    ) -> None:
         record = {"id": lease["id"], "deadline": deadline, "by": short(by)}
+        record |= {"started_by": short(started_by)} if started_by else {}
         self.overwrite("deadline", record, DEADLINE_BYTES)
 
     def overwrite(self, name: str, document: dict[str, Any], size: int) -> None:
@@ -378,6 +407,10 @@ def story(report: dict[str, Any] | None) -> str:
     phase, attempts = report.get("phase"), report.get("attempts") or 0
     if report.get("answered_at"):
         how = f"was started ({attempts}x) and " if attempts else ""
+        if attempts and report.get("started_by") not in (None, KEEPER):
+            failed = [row for row in report.get("events", []) if row["event"] == "start_failed"]
+            why = f" ({failed[-1]['detail']})" if failed else ""
+            how = f"was started by {report['started_by']}, as the keeper could not{why}, and "
         sentences.append(
             f"The LLM {how}answered {report['back_after_s']:.0f} s after that began, "
             f"at {report['answered_at']}."

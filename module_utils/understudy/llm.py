@@ -11,6 +11,7 @@ import http.client
 import json
 import math
 import os
+import stat
 import time
 import urllib.error
 import urllib.request
@@ -32,8 +33,35 @@ class LlmError(RuntimeError):
     """No completion; the message names the URL and what was seen."""
 
 
+def read_key(path: str) -> str:
+    """Return the API key in a file of one line, which nobody but its owner may read.
+
+    Raises:
+        LlmError: it is not there, is open to others, or holds no key; it names no key.
+    """
+    path = os.path.expanduser(path)
+    try:
+        with open(path, encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            key = file.read(4096).strip()
+    except OSError as error:
+        raise LlmError(
+            f"the API key {path} cannot be read ({error.strerror}). Next: write it there, "
+            "or correct llm_window_api_key_file"
+        ) from None
+    except ValueError:
+        key, mode = "", 0o600
+    if mode & 0o077:
+        raise LlmError(f"the API key {path} has mode {mode:04o}. Next: chmod 600 {path}")
+    if not key or not all("!" <= character <= "~" for character in key):
+        raise LlmError(
+            f"{path} holds no API key: one line of printable ASCII. Next: write it there"
+        )
+    return key
+
+
 def complete(
-    url: str, model: str, max_tokens: int, timeout_s: float, api_key: str | None = None
+    url: str, model: str, max_tokens: int, timeout_s: float, api_key_file: str = ""
 ) -> float:
     """Ask for one completion and return its wall time in seconds.
 
@@ -42,7 +70,7 @@ def complete(
         model: name to ask for.
         max_tokens: fixed length of the answer.
         timeout_s: for connecting and for every read.
-        api_key: sent as a bearer token.
+        api_key_file: its content is sent as a bearer token; empty for none.
 
     Raises:
         LlmError: no answer, an error status, or an answer that is no completion.
@@ -54,11 +82,8 @@ def complete(
         "max_tokens": max_tokens,
         "temperature": 0,
     }
-    headers = {"Content-Type": "application/json"}
-    if api_key:
-        headers["Authorization"] = "Bearer " + api_key
     began = time.monotonic()
-    text = _answer(address, timeout_s, json.dumps(body).encode(), headers)
+    text = _answer(address, timeout_s, api_key_file, json.dumps(body).encode())
     wall = time.monotonic() - began
     try:
         choice = json.loads(text)["choices"][0]
@@ -70,14 +95,14 @@ def complete(
     return wall
 
 
-def first_model(url: str, timeout_s: float) -> str:
+def first_model(url: str, timeout_s: float, api_key_file: str = "") -> str:
     """Return the first model that ``/v1/models`` lists.
 
     Raises:
         LlmError: none is listed, or there is no answer.
     """
     address = url.rstrip("/") + "/v1/models"
-    text = _answer(address, timeout_s)
+    text = _answer(address, timeout_s, api_key_file)
     try:
         return str(json.loads(text)["data"][0]["id"])
     except (ValueError, KeyError, IndexError, TypeError):
@@ -86,20 +111,30 @@ def first_model(url: str, timeout_s: float) -> str:
         ) from None
 
 
-def _answer(
-    address: str, timeout_s: float, body: bytes | None = None, headers: dict[str, str] | None = None
-) -> str:
+def _answer(address: str, timeout_s: float, api_key_file: str, body: bytes | None = None) -> str:
+    key = read_key(api_key_file) if api_key_file else ""
     try:
         try:
-            request = urllib.request.Request(address, body, headers or {})
+            request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+            if key:  # not to be sent on, should another host be named in a redirection
+                request.add_unredirected_header("Authorization", f"Bearer {key}")
             with _OPENER.open(request, timeout=timeout_s) as response:
-                return str(response.read().decode("utf-8", "replace"))
+                return _without(key, response.read())
         except urllib.error.HTTPError as error:
-            seen = error.read().decode("utf-8", "replace")[:200]
-            raise LlmError(f"{address} answered {error.code}: {seen!r}") from None
+            seen = _without(key, error.read())[:200]
+            hint = ""
+            if error.code in (401, 403):
+                hint = ". Next: the API key in the file that llm_window_api_key_file names"
+            raise LlmError(f"{address} answered {error.code}: {seen!r}{hint}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         seen = str(getattr(error, "reason", error)) or type(error).__name__
         raise LlmError(f"{address}: {seen}") from None
+
+
+def _without(key: str, body: bytes) -> str:
+    """Return an answer as text in which the key, should it be repeated there, is left out."""
+    text = body.decode("utf-8", "replace")
+    return text.replace(key, "***") if key else text
 
 
 def wait_until_ready(
@@ -108,7 +143,7 @@ def wait_until_ready(
     max_tokens: int,
     wait_s: float,
     request_timeout_s: float,
-    api_key: str | None = None,
+    api_key_file: str = "",
 ) -> str:
     """Try until a completion comes back, and return the model's name.
 
@@ -118,8 +153,8 @@ def wait_until_ready(
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            name = model or first_model(url, request_timeout_s)
-            complete(url, name, max_tokens, request_timeout_s, api_key)
+            name = model or first_model(url, request_timeout_s, api_key_file)
+            complete(url, name, max_tokens, request_timeout_s, api_key_file)
             return name
         except LlmError as error:
             if time.monotonic() >= deadline:

@@ -13,14 +13,19 @@ import getpass
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
+from typing import Any
 
 try:
-    from .keeper import keep
+    from . import keeper as keepers
     from .lease import Window, WindowError, story
 except ImportError:  # as a program
-    from keeper import keep  # type: ignore[import-not-found,no-redef]
+    import keeper as keepers  # type: ignore[import-not-found,no-redef]
     from lease import Window, WindowError, story  # type: ignore[import-not-found,no-redef]
+
+#: Seconds between two looks at what the keeper does, and what it may need beside the LLM's start.
+LOOK_S, BESIDE_S = 0.5, 120.0
 
 
 def enter(window: Window, mark: str, command: list[str]) -> None:
@@ -40,10 +45,44 @@ def enter(window: Window, mark: str, command: list[str]) -> None:
     os.execvp(os.path.expanduser(command[0]), [os.path.expanduser(word) for word in command])
 
 
+def restore(window: Window, lease: dict[str, Any]) -> None:
+    """End a window, and bring the LLM back: the keeper does it, or this process where it cannot.
+
+    Raises:
+        WindowError: the LLM is not back in time; the message says what was seen.
+    """
+    by, service = f"{getpass.getuser()} on this host", lease["service"]
+    window.release(by, lease["id"])
+    began, shown = time.monotonic(), None
+    bound = float(service["ready_timeout_s"]) + float(service.get("stay_s", 10)) + BESIDE_S
+    while (there := window.lease()) and there["id"] == lease["id"]:
+        waited = time.monotonic() - began
+        if waited >= bound:
+            command = " ".join(service["resume_command"])
+            raise WindowError(
+                f"the LLM is not back after {waited:.0f} s. {story(window.keeper())} "
+                f"Next: {command}; the window ends when the LLM answers"
+            )
+        hangs = keepers.hangs(window, lease, waited)
+        if hangs or not window.kept(lease):
+            try:  # this process is the keeper
+                keepers.keep(window, bound - waited, instead=hangs)
+            except BlockingIOError:
+                time.sleep(LOOK_S)  # another one has just begun
+        else:
+            said = keepers.start_instead(window, lease, service, by, waited)
+            if said and said != shown:
+                print(said, flush=True)
+                shown = said
+            time.sleep(LOOK_S)
+    print(story(window.last()))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program on the LLM's host."""
     parser = argparse.ArgumentParser(prog="window.py", description="The LLM's window on this host")
     parser.add_argument("what", choices=["status", "restore", "keep", "enter"])
+    parser.add_argument("--instead", action="store_true", help="keep: of a keeper that hangs")
     parser.add_argument("--home", default=os.path.dirname(os.path.abspath(__file__)))
     parser.add_argument("--lease", help="the window a command belongs to, for enter")
     given, command = list(sys.argv[1:] if arguments is None else arguments), []
@@ -53,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     window = Window(asked.home)
     try:
         if asked.what == "keep":
-            return keep(window)
+            return keepers.keep(window, instead=asked.instead)
         if asked.what == "enter":
             if not asked.lease or not command:
                 parser.error("enter needs --lease MARK=ID and a command after --")
@@ -61,9 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         there = window.lease()
         if asked.what == "restore" and there:
             print(window.held_by(there), "Bringing the LLM back…", sep="\n", flush=True)
-            window.release(f"{getpass.getuser()} on this host", there["id"])
-            keep(window)  # waits for a keeper that is at it already
-            print(story(window.last()))
+            restore(window, there)
         lease = window.lease()
         print(window.held_by(lease) if lease else "no window is open")
         print(json.dumps(window.look(), indent=2))

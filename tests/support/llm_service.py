@@ -17,13 +17,14 @@ from loopback import free_port
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "module_utils/understudy"
 #: What the role brings to the LLM's host; the last one is the program.
-PROGRAM = ["clock.py", "llm.py", "lease.py", "keeper.py", "window.py"]
+PROGRAM = ["clock.py", "command.py", "llm.py", "ability.py", "lease.py", "keeper.py", "window.py"]
 RUN, HOLDER = "20261122-031500Z", "me@control"
 #: In the environment of everything that a test starts, so that it can be ended after it.
 MARK = "UNDERSTUDY_TEST"
 #: The keeper's times, for tests.
 QUICK = {
     "LOOK_S": 0.03,
+    "INSIDE_S": 0.03,
     "RETRY_S": 0.03,
     "RETRY_MAX_S": 0.1,
     "COMMAND_S": 10.0,

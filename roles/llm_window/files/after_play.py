@@ -1,10 +1,11 @@
 """Waits for the end of a play, and runs a command if the play left its marker behind.
 
-    python3 after_play.py PID MARKER COMMAND…
+    python3 after_play.py PID MARKER COMMAND… <INVENTORY
 
 The marker is a file that the play removes when it has closed its window. When that is gone, or the
 command has succeeded, there is nothing left to do. What the command says is in restore.log beside
-the marker; a terminal that the play ran in shows it, too.
+the marker; a terminal that the play ran in shows it, too. The inventory is kept in memory and given
+to the command as a file without a name (`-i`): it may hold a password that a person typed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ def main() -> int:
     """Wait, and return the exit status of the command."""
     pid, marker, command = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     started, terminal = start_of(pid), terminal_of(pid)
+    inventory = os.memfd_create("inventory")
+    os.write(inventory, sys.stdin.buffer.read())
+    command += ["-i", f"/proc/self/fd/{inventory}"]
 
     def tell(words: str) -> None:
         if terminal is not None:
@@ -61,13 +65,25 @@ def main() -> int:
     with log.open("a", encoding="utf-8") as file:
         print(*command, file=file, flush=True)
         try:
-            status = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
+            status = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                pass_fds=[inventory],
+                check=False,
+            ).returncode
         except OSError as error:
             print(error, file=file)
             status = 1
     tell(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
     if status == 0:
         marker.unlink(missing_ok=True)
+    else:
+        tell(
+            "the LLM's own host brings it back when the lease is over, at the latest. "
+            "Next: ansible-playbook restore.yml"
+        )
     return status
 
 

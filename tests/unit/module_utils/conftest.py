@@ -58,10 +58,10 @@ def keep(window: Window, quick: None) -> Iterator[Keep]:
 
 @pytest.fixture
 def disk(tmp_path: Path, quick: None) -> Iterator[Path]:
-    """A disk of 32 pages and 15 files."""
+    """A disk of 48 pages and 20 files."""
     path = tmp_path / "disk"
     path.mkdir()
-    options = "size=128k,nr_inodes=15,mode=0700"
+    options = "size=192k,nr_inodes=20,mode=0700"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
         check=False,

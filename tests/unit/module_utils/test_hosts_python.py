@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 OURS = ROOT / "module_utils/understudy"
 #: Lines of `module_utils/` in all, and of one module.
-LINES, MODULE_LINES = 3000, 450
+LINES, MODULE_LINES = 3500, 500
 #: Given to the interpreter of a host on which nothing is installed; torch is used if it is there.
 PIPED = ROOT / "src/understudy/model/environment.py"
 

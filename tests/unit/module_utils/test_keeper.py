@@ -462,7 +462,6 @@ def test_a_start_command_whose_server_keeps_its_output_open(
     arm(window, service)
     window.release("ann@desk")
     assert keep().result(10) == 0
-    assert "timed out" in detail(window.last(), "start_failed")
     assert (window.last()["attempts"], service.running) == (1, True)
 
 
@@ -474,7 +473,7 @@ def test_a_start_command_that_hangs(
     window.release("ann@desk")
     keeper = keep()
     until(lambda: window.keeper().get("attempts", 0) > 1)
-    assert "timed out after 0.2" in detail(window.keeper(), "start_failed")
+    assert "did not end within" in detail(window.keeper(), "start_failed")
     service.do("start")  # by hand
     assert keeper.result(10) == 0
 
@@ -681,12 +680,13 @@ def test_the_keepers_record_always_fits(window: Window, home: Path, text: str) -
 
 
 def test_what_a_command_said_whatever_went_wrong(tmp_path: Path) -> None:
-    both = keeper_module.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
-    assert (both.returncode, both.stdout) == (3, "out\nerr\n")
-    assert "No such file" in keeper_module.run([str(tmp_path / "none")]).stdout
-    assert keeper_module.run([str(tmp_path)]).returncode == 127
-    assert keeper_module.run(["echo", "~/x"]).stdout == f"{Path.home()}/x\n"
-    assert keeper_module.run(["printf", r"\377"]).stdout == "\ufffd"
+    done, said = keeper_module.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (done, said.splitlines()[-1]) == (False, "err")
+    done, said = keeper_module.run([str(tmp_path / "none")])
+    assert not done
+    assert "No such file" in said
+    assert keeper_module.run([str(tmp_path)])[0] is False
+    assert keeper_module.run(["echo", "~/x"]) == (True, f"{Path.home()}/x")
 
 
 def test_the_programs_own_times_are_those_of_the_module() -> None:

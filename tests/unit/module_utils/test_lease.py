@@ -276,7 +276,7 @@ def test_on_a_full_disk_no_lease_is_armed_and_nothing_is_left(disk: Path, pages:
 
 def test_on_a_disk_that_takes_no_more_files_no_lease_is_armed(disk: Path) -> None:
     window = Window(str(disk / "window"))
-    for number in range(11):
+    for number in range(16):
         (disk / str(number)).touch()
     with pytest.raises(OSError, match="No space left"):
         arm(window, None)

@@ -74,10 +74,52 @@ def test_a_request_is_deterministic_and_of_fixed_length() -> None:
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("gemma", 8, 0)
 
 
-def test_the_key_is_a_bearer_token() -> None:
-    with Scripted(completion()) as server:
-        llm.complete(server.url, "gemma", 8, 5, api_key="secret")
-    assert server.spoken[0].headers["authorization"] == "Bearer secret"
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text("sk-secret\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_the_key_is_a_bearer_token(key_file: Path) -> None:
+    listed = reply({"data": [{"id": "gemma"}]})
+    with Scripted(completion(), listed) as server:
+        assert llm.first_model(server.url, 5, str(key_file)) == "gemma"
+        llm.complete(server.url, "gemma", 8, 5, str(key_file))
+    keys = [request.headers["authorization"] for request in server.requests]
+    assert keys == ["Bearer sk-secret"] * 2
+
+
+def test_a_key_that_is_refused_is_not_repeated(key_file: Path) -> None:
+    with (
+        Scripted(reply({"error": "Incorrect API key provided: sk-secret"}, 401)) as server,
+        pytest.raises(llm.LlmError, match=r"answered 401: .*llm_window_api_key_file") as raised,
+    ):
+        llm.complete(server.url, "gemma", 8, 5, str(key_file))
+    assert "sk-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "seen"),
+    [
+        ("sk-secret", 0o640, "has mode 0640. Next: chmod 600 "),
+        ("", 0o600, "holds no API key"),
+        ("sk-secret\nX-Other: header", 0o600, "holds no API key"),
+        ("sk-sécret", 0o600, "holds no API key"),
+        (None, 0o600, r"cannot be read \(No such file or directory\). Next: "),
+    ],
+)
+def test_a_key_that_cannot_be_used(
+    tmp_path: Path, content: str | None, mode: int, seen: str
+) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(llm.LlmError, match=seen) as raised:
+        llm.complete("http://127.0.0.1:9", "gemma", 8, 5, str(path))
+    assert "cret" not in str(raised.value)
 
 
 def test_the_wall_time_is_that_of_the_answer() -> None:
