@@ -13,7 +13,6 @@ person typed. It is a convenience: the guarantee is the lease on the host.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -38,11 +37,22 @@ ASKS_NOTHING = {
 } | {f"ANSIBLE_VAULT_{name}": "" for name in ("PASSWORD_FILE", "IDENTITY_LIST")}
 
 
-class Plain(yaml.SafeDumper):
-    """Writes every text as one that Ansible does not take for a template."""
+class Plain(str):
+    """A text that Ansible does not take for a template."""
 
 
-Plain.add_representer(str, lambda dumper, text: dumper.represent_scalar("!unsafe", text))
+yaml.SafeDumper.add_representer(
+    Plain, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text))
+)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a play as plain data, every text in it as one that is no template."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (bool, int, float, type(None))) else Plain(value)
 
 
 class ActionModule(ActionBase):
@@ -126,9 +136,8 @@ class ActionModule(ActionBase):
         python = task_vars.get("ansible_python_interpreter")
         if python is not None:
             known["ansible_python_interpreter"] = self._templar.template(python)
-        plain = json.loads(json.dumps(known, default=str))
-        group = {"hosts": {task_vars["inventory_hostname"]: None}, "vars": plain}
-        return yaml.dump({"all": {"children": {"llm": group}}}, Dumper=Plain)
+        group = {"hosts": {str(task_vars["inventory_hostname"]): plain(known)}}
+        return yaml.safe_dump({"all": {"children": {"llm": group}}})
 
     @staticmethod
     def _warn(result: dict[str, Any], task_vars: dict[str, Any]) -> None:

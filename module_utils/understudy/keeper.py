@@ -37,6 +37,8 @@ TERM_S, PAUSE_S = 10.0, 60.0
 #: when its tries to start the LLM are no longer waited for.
 HANGS_S = {leases.WATCHING: 20.0, leases.EVICTING: 120.0}
 HELP_S = 20.0
+#: What a restoration may take beside the LLM's start: ending what runs inside, for the most part.
+RESTORE_S = 120.0
 
 
 class _Gone(Exception):
@@ -100,10 +102,11 @@ def start_instead(
     wrong = ability.wrong_with(service["resume_command"], "llm_window_resume_command")
     if wrong:
         return f"{why}, and this session cannot: {wrong[0]}. Next: {wrong[1]}"
+    window.started(lease["id"], by)  # before it answers, and the keeper closes the window
     done, said = run(service["resume_command"])
     if not done:
+        window.started(lease["id"], None)
         return f"{why}, and from this session {shown} failed, too: {ability.tail(said)}"
-    window.started(lease["id"], by)
     return f"{why}, so it was started from this session: {shown}"
 
 
@@ -218,9 +221,10 @@ class Keeper:
                 self.report.update(identity=identity or None, down=None)
         elif down is None:
             self.report["down"] = identity
+            self._write()
         elif identity and down and identity != down:
             self._event("started_inside", f"not by this run; its service says '{state}' again")
-            self.report["down"] = identity
+            self.report.update(identity=identity, down=identity)
 
     def _over(self, reason: str) -> None:
         if self.report["reason"] is None:
@@ -271,7 +275,7 @@ class Keeper:
                     self.report["started_by"] = leases.KEEPER
                     self._event("started", f"attempt {self.report['attempts']}, it was '{state}'")
                 else:
-                    self._note("start_failed", ability.tail(said))
+                    self._note("start_failed", ability.tail(said)[-200:])
             identity = self.identity()  # before it answers: a restart afterwards is another
             seen = self._asked()
             if seen:
@@ -423,7 +427,8 @@ def seen_by(service: dict[str, Any]) -> tuple[bool, str]:
 
 def run(words: Sequence[str]) -> tuple[bool, str]:
     """Run a command of the inventory; return whether it ended well, and what it or its end says."""
+    words = ability.expanded(words)
     try:
-        return True, command.run(ability.expanded(words), COMMAND_S)
-    except command.CommandError as error:
-        return False, str(error)
+        return True, command.run(words, COMMAND_S)
+    except command.CommandError as error:  # a record has no room for a long command
+        return False, str(error).replace(" ".join(words), words[0], 1)

@@ -287,8 +287,8 @@ class Window:
                 self._set_deadline(lease, 0, by)
             return True
 
-    def started(self, lease_id: str, by: str) -> None:
-        """Note who started the LLM in the keeper's place; a full disk does not matter."""
+    def started(self, lease_id: str, by: str | None) -> None:
+        """Note who starts the LLM in the keeper's place; a full disk does not matter."""
         with self.locked():
             lease = self.lease()
             if lease is not None and lease["id"] == lease_id:

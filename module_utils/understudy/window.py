@@ -24,9 +24,6 @@ except ImportError:  # as a program
     import keeper as keepers  # type: ignore[import-not-found,no-redef]
     from lease import Window, WindowError, story  # type: ignore[import-not-found,no-redef]
 
-#: Seconds between two looks at what the keeper does, and what it may need beside the LLM's start.
-LOOK_S, BESIDE_S = 0.5, 120.0
-
 
 def enter(window: Window, mark: str, command: list[str]) -> None:
     """Become a command that belongs to a window: it ends with it.
@@ -54,7 +51,7 @@ def restore(window: Window, lease: dict[str, Any]) -> None:
     by, service = f"{getpass.getuser()} on this host", lease["service"]
     window.release(by, lease["id"])
     began, shown = time.monotonic(), None
-    bound = float(service["ready_timeout_s"]) + float(service.get("stay_s", 10)) + BESIDE_S
+    bound = float(service["ready_timeout_s"]) + float(service.get("stay_s", 10)) + keepers.RESTORE_S
     while (there := window.lease()) and there["id"] == lease["id"]:
         waited = time.monotonic() - began
         if waited >= bound:
@@ -68,13 +65,13 @@ def restore(window: Window, lease: dict[str, Any]) -> None:
             try:  # this process is the keeper
                 keepers.keep(window, bound - waited, instead=hangs)
             except BlockingIOError:
-                time.sleep(LOOK_S)  # another one has just begun
+                time.sleep(keepers.LOOK_S)  # another one has just begun
         else:
             said = keepers.start_instead(window, lease, service, by, waited)
             if said and said != shown:
                 print(said, flush=True)
                 shown = said
-            time.sleep(LOOK_S)
+            time.sleep(keepers.LOOK_S)
     print(story(window.last()))
 
 

@@ -30,6 +30,9 @@ QUICK = {
     "COMMAND_S": 10.0,
     "TERM_S": 0.2,
     "PAUSE_S": 5.0,
+    "HELP_S": 2.0,
+    "HANGS_S": {"watching": 0.5, "evicting": 20.0},
+    "RESTORE_S": 0.5,
 }
 #: The events of a window that was released, and whose LLM only started after it had failed to.
 AFTER_FAILED_STARTS = ["keeper", "released", "start_failed", "started", "answered", "closed"]
@@ -116,10 +119,12 @@ def serve():
     while True:
         connection, _ = listening.accept()
         with connection, connection.makefile("rb") as asked:
-            first, length = asked.readline(), 0
+            first, length, key = asked.readline(), 0, ""
             while (line := asked.readline()).strip():
                 if line.lower().startswith(b"content-length:"):
                     length = int(line.split()[1])
+                if line.lower().startswith(b"authorization: bearer "):
+                    key = line.split()[2].decode()
             asked.read(length)
             status, document = 200, {"data": [{"id": "gemma"}]}
             if first.startswith(b"POST /v1/chat/completions "):
@@ -127,6 +132,8 @@ def serve():
                 document = {"choices": [{"message": message, "finish_reason": "stop"}]}
                 if os.path.exists("silent"):
                     status, document = 503, {"detail": "the engine is loading"}
+            if key != switch("key"):
+                status, document = 401, {"error": "the key is not " + key}
             body = json.dumps(document).encode()
             head = f"HTTP/1.1 {status} So\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
             connection.sendall(head.encode() + body)

@@ -180,7 +180,8 @@ def test_armed_means_that_a_keeper_watches(call: Call, home: Path, service: Serv
     assert result["changed"] is True
     found = result["window"]
     assert (found["state"], found["alive"]) == ("held", True)
-    assert found["lease"]["service"] == service.described(ready_timeout_s=30.0)
+    left_out = {"identity_command": [], "api_key_file": "", "paused": False}
+    assert found["lease"]["service"] == service.described(ready_timeout_s=30.0) | left_out
     assert (found["lease"]["ttl_s"], found["lease"]["holder"]) == (60, HOLDER)
     assert isinstance(found["lingering"], bool)
     assert found["user"]
@@ -215,6 +216,108 @@ def test_without_a_keeper_nothing_is_armed(
     assert result["msg"].endswith(f"Next: {' '.join(command)}")
     assert sorted(left(home)) == sorted([*PROGRAM, "lock"])
     assert service.log == []
+
+
+#: What a login may do and a keeper with this in its environment may not.
+LACKS = {"LACKS": "docker"}
+
+
+def apart(service: Service) -> dict[str, Any]:
+    """The service, whose commands work in no process that has LACKS in its environment."""
+    only = 'test -z "$LACKS" || { echo permission denied; exit 1; }; exec "$@"'
+    return service.described(
+        state_command=["sh", "-c", only, "sh", *service.command("state")],
+        resume_command=["sh", "-c", only, "sh", *service.command("start")],
+    )
+
+
+def lacking_keeper(home: Path) -> list[str]:
+    return ["env", "LACKS=docker", *keeper_command(home)]
+
+
+def test_a_keeper_that_sees_less_than_this_login_is_refused(
+    call: Call, home: Path, window: leases.Window, service: Service
+) -> None:
+    service.do("start")
+    result = call(
+        "armed", **armed(service, service=apart(service)), keeper_command=lacking_keeper(home)
+    )
+    assert result["failed"] is True
+    assert result["msg"].startswith(
+        "the LLM was not touched: the keeper does not see the LLM run: to it, "
+    )
+    assert "says 'permission denied', to this login 'running'" in result["msg"]
+    assert "Next" in result["msg"]
+    assert window.lease() is None
+    assert (service.running, len(service.starts)) == (True, 1)
+    until(lambda: not keepers(home))
+
+
+def test_a_variable_that_only_the_login_has_is_named(
+    call: Call, home: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
+    needs = ["sh", "-c", 'test -n "$DOCKER_HOST" && echo running || echo Cannot connect']
+    words = service.described(state_command=needs)
+    unaware = ["env", "-u", "DOCKER_HOST", *keeper_command(home)]
+    result = call("armed", **armed(service, service=words), keeper_command=unaware)
+    assert result["failed"] is True
+    assert "to it, sh -c" in result["msg"]
+    assert "says 'Cannot connect'" in result["msg"]
+    assert '["env", "DOCKER_HOST=unix:///run/user/1000/docker.sock", "sh", ' in result["msg"]
+    assert "~/.config/environment.d" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("command", "seen", "following"),
+    [
+        ("docker start gemma", "is text ('docker start gemma')", '["docker", "start", "gemma"]'),
+        (["echo", "$HOME/start"], "'$HOME/start', which no shell expands", "write the value"),
+        (["no-such-program", "up"], "no-such-program is not found", "whole path"),
+    ],
+)
+def test_a_start_command_that_the_keeper_cannot_run_is_refused(
+    call: Call, home: Path, service: Service, command: Any, seen: str, following: str
+) -> None:
+    service.do("start")
+    words = service.described(resume_command=command)
+    result = call("armed", **armed(service, service=words))
+    assert result["failed"] is True
+    assert seen in result["msg"]
+    assert following in result["msg"].partition("Next: ")[2]
+    assert service.running
+    assert sorted(left(home)) == sorted([*PROGRAM, "keeper.json", "keeping", "lock"])
+
+
+def test_without_lingering_nothing_is_armed(
+    call: Call, module: ModuleType, home: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "lingering", lambda: False)
+    result = call("armed", **armed(service, lingers=True))
+    assert result["failed"] is True
+    assert "Next: sudo loginctl enable-linger" in result["msg"]
+    assert sorted(left(home)) == sorted(PROGRAM)
+    assert call("armed", **armed(service))["window"]["alive"]  # not a service of systemd
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "lingers"),
+    [("Linger=yes", 0, True), ("Linger=no", 0, False), ("?", 1, False)],
+)
+def test_lingering_is_what_logind_says(
+    module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    says: str,
+    status: int,
+    lingers: bool,
+) -> None:
+    loginctl = tmp_path / "loginctl"
+    loginctl.write_text(f"#!/bin/sh\necho {says}\nexit {status}\n")
+    loginctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(module.getpass, "getuser", lambda: "nobody-of-this-name")
+    assert module.lingering() is lingers
 
 
 def test_a_directory_that_cannot_be_written(call: Call, service: Service, tmp_path: Path) -> None:
@@ -350,6 +453,41 @@ def test_without_a_service_manager_the_keeper_is_started_by_hand(
     until(lambda: window.lease() is None)
     assert len(service.starts) == 1
     until(lambda: not keepers(home))
+
+
+def test_the_session_starts_the_llm_where_the_keeper_cannot(
+    call: Call, home: Path, window: leases.Window, service: Service
+) -> None:
+    window.arm(RUN, HOLDER, 60, apart(service))
+    result = call(
+        "closed",
+        holder="restore.yml, ann@desk",
+        keeper_command=lacking_keeper(home),
+        service=service.described(),  # the inventory's, which may have been corrected meanwhile
+        wait_s=20,
+    )
+    assert (result["changed"], result["window"]["state"]) == (True, "none")
+    assert "so it was started from this session: " in result["helped"]
+    by = "restore.yml, ann@desk, from a session of its own"
+    assert window.last()["started_by"] == by
+    assert (
+        f"started by {by}, as the keeper could not (sh ended with status 1: permission denied)"
+        in result["said"]
+    )
+    assert len(service.starts) == 1
+
+
+def test_a_session_that_cannot_start_it_either_says_so(
+    call: Call, window: leases.Window, home: Path, service: Service
+) -> None:
+    window.arm(RUN, HOLDER, 60, apart(service))
+    broken = service.described(resume_command=["sh", "-c", "echo no such container; exit 1"])
+    result = call(
+        "closed", keeper_command=lacking_keeper(home), service=broken, wait_s=2, holder=SELF
+    )
+    assert result["window"]["state"] == "ending"
+    assert "failed, too: " in result["said"]
+    assert "no such container" in result["said"]
 
 
 def test_an_llm_that_does_not_answer_is_told(

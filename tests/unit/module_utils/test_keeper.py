@@ -557,6 +557,133 @@ def test_an_llm_that_was_never_stopped_is_only_asked(
     assert events(window.last()) == ["keeper", "released", "answered", "closed"]
 
 
+def test_an_llm_that_is_restarted_while_it_has_to_stay_is_seen_again(
+    window: Window, service: Service, keep: Keep, tmp_path: Path
+) -> None:
+    """It crashed, and its service manager had it up again before the keeper looked."""
+    started = tmp_path / "started_at"
+    started.write_text("10:00:00 0\n")
+    arm(window, service, identity_command=["cat", str(started)], stay_s=0.5)
+    window.release("ann@desk")
+    keeper = keep()
+    until(lambda: window.keeper().get("phase") == "answered")
+    started.write_text("10:00:09 1\n")
+    assert keeper.result(10) == 0
+    told = events(window.last())
+    assert told == ["keeper", "released", "started", "answered", "restarted", "answered", "closed"]
+    assert detail(window.last(), "restarted") == "'10:00:00 0' became '10:00:09 1'"
+
+
+def test_an_llm_that_answers_no_more_does_not_count_as_one_that_stayed(
+    window: Window, service: Service, keep: Keep
+) -> None:
+    """Without an identity, and with a state that says running all the time."""
+    arm(window, service, stay_s=0.4)
+    window.release("ann@desk")
+    keeper = keep()
+    until(lambda: window.keeper().get("phase") == "answered")
+    service.set("silent")
+    until(lambda: "stopped_again" in events(window.keeper()))
+    assert "it answers no more: http://" in detail(window.keeper(), "stopped_again")
+    service.unset("silent")
+    assert keeper.result(10) == 0
+    assert events(window.last())[-2:] == ["answered", "closed"]
+
+
+def test_an_llm_that_answers_ends_the_window_of_a_keeper_that_sees_nothing(
+    window: Window, service: Service, keep: Keep
+) -> None:
+    """A keeper that may not use Docker; somebody starts the LLM by hand."""
+    denied = ["sh", "-c", "echo permission denied; exit 1"]
+    arm(window, service, state_command=denied, resume_command=denied, identity_command=denied)
+    window.release("ann@desk")
+    keeper = keep()
+    until(lambda: "start_failed" in events(window.keeper()))
+    service.do("start")
+    assert keeper.result(10) == 0
+    assert "stopped_again" not in events(window.last())
+    assert window.last()["started_by"] == "somebody else"
+    story = leases.story(window.last())
+    why = "(sh ended with status 1: permission denied)"
+    assert f"was started by somebody else, as the keeper could not {why}" in story
+
+
+def test_the_keeper_reports_what_it_sees_before_it_has_to_start_anything(
+    window: Window, service: Service, keep: Keep
+) -> None:
+    service.do("start")
+    arm(window, service, resume_command=["no-such-program"])
+    keep()
+    until(lambda: window.keeper().get("able"))
+    able = window.keeper()["able"]
+    assert (able["running"], able["state"]) == (False, None)
+    assert "llm_window_resume_command: no-such-program is not found" in able["problem"]
+    assert able["next"] == "write the program's whole path into llm_window_resume_command"
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_an_llm_that_others_start_inside_the_window_is_noticed(
+    window: Window, service: Service, keep: Keep, identified: bool
+) -> None:
+    service.do("start")
+    identity = ["cat", str(service.directory / "pid")] if identified else []
+    arm(window, service, paused=True, identity_command=identity)
+    keep()
+    until(lambda: window.keeper().get("able"))
+    service.do("stop")
+    if not identified:
+        until(lambda: window.keeper()["down"] is not None)
+    time.sleep(0.2)
+    assert events(window.keeper()) == ["keeper"]
+    service.do("start")
+    until(lambda: "started_inside" in events(window.keeper()))
+    assert detail(window.keeper(), "started_inside").startswith("not by this run; its service says")
+    time.sleep(0.2)
+    assert events(window.keeper()).count("started_inside") == 1
+
+
+def test_an_llm_that_was_up_between_two_looks_is_noticed(
+    window: Window, service: Service, keep: Keep, tmp_path: Path
+) -> None:
+    started = tmp_path / "started_at"
+    started.write_text("10:00\n")
+    arm(window, service, paused=True, identity_command=["cat", str(started)])
+    keep()
+    until(lambda: window.keeper().get("down"))
+    started.write_text("10:05\n")
+    until(lambda: "started_inside" in events(window.keeper()))
+    assert detail(window.keeper(), "started_inside").endswith("its service says 'exited' again")
+
+
+def test_an_llm_that_is_not_paused_may_be_restarted(
+    window: Window, service: Service, keep: Keep
+) -> None:
+    service.do("start")
+    arm(window, service, identity_command=["cat", str(service.directory / "pid")])
+    keep()
+    until(lambda: window.keeper().get("able"))
+    service.do("stop")
+    service.do("start")
+    time.sleep(0.3)
+    assert events(window.keeper()) == ["keeper"]
+
+
+def test_a_key_is_sent_and_written_nowhere(
+    window: Window, service: Service, home: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-secret\n")
+    key.chmod(0o600)
+    service.set("key", "sk-secret")
+    arm(window, service, api_key_file=str(key))
+    window.release("ann@desk")
+    keeper = program(home, "keep")
+    output, errors = keeper.communicate(timeout=10)
+    assert (keeper.returncode, errors, window.lease()) == (0, "", None)
+    assert "sk-secret" not in output
+    assert all("sk-secret" not in path.read_text() for path in home.glob("*.json"))
+
+
 # The disk
 
 

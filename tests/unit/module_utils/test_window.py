@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -137,4 +139,73 @@ def test_restore_beside_a_keeper_waits_for_it(
     assert output.splitlines()[3] == "no window is open"
     assert keeper.result(10) == 0
     assert window.last()["by"] == f"{getpass.getuser()} on this host"
+    assert len(service.starts) == 1
+
+
+#: What a login may do and the keeper may not, as with a group that its user manager lacks.
+ONLY_HERE = 'test -z "$LACKS" || { echo permission denied; exit 1; }; '
+
+
+def apart(service: Service) -> dict[str, list[str]]:
+    """The service's commands, which work in no process that has LACKS in its environment."""
+    made = {}
+    for name, what in (("state_command", "state"), ("resume_command", "start")):
+        words = service.command(what)
+        made[name] = ["sh", "-c", f'{ONLY_HERE}exec "$@"', "sh", *words]
+    return made
+
+
+def test_restore_starts_the_llm_where_the_keeper_cannot(
+    window: Window, service: Service, home: Path
+) -> None:
+    arm(window, service, **apart(service))
+    keeper = program(home, "keep", env=os.environ | {"LACKS": "docker"})
+    watched(window)
+    asked = program(home, "restore")
+    output, errors = asked.communicate(timeout=20)
+    assert (asked.returncode, errors) == (0, "")
+    why = "(sh ended with status 1: permission denied)"
+    assert f"could not start the LLM {why}, so it was started from this session" in output
+    me = f"{getpass.getuser()} on this host"
+    assert f"The LLM was started by {me}, as the keeper could not {why}" in output
+    assert keeper.wait(10) == 0
+    assert len(service.starts) == 1
+    assert window.last()["started_by"] == me
+
+
+def test_restore_does_not_hang_where_nobody_can(
+    window: Window, service: Service, home: Path
+) -> None:
+    denied = ["sh", "-c", "echo permission denied; exit 1"]
+    for kept in (True, False):
+        arm(window, service, ready_timeout_s=1, resume_command=denied)
+        keeper = program(home, "keep") if kept else None
+        if keeper:
+            watched(window)
+        asked = program(home, "restore")
+        output, errors = asked.communicate(timeout=20)
+        assert asked.returncode == 1
+        assert "the LLM is not back after " in errors
+        assert errors.rstrip().endswith("the window ends when the LLM answers")
+        assert ("from this session sh -c" in output) is kept
+        service.do("start")  # by hand: whoever starts it, that ends the window
+        assert (keeper or program(home, "restore")).wait(10) == 0
+        assert window.lease() is None
+        service.do("stop")
+
+
+def test_restore_takes_the_place_of_a_keeper_that_hangs(
+    window: Window, service: Service, home: Path
+) -> None:
+    arm(window, service)
+    keeper = program(home, "keep")
+    watched(window)
+    keeper.send_signal(signal.SIGSTOP)
+    asked = program(home, "restore")
+    output, _ = asked.communicate(timeout=20)
+    assert asked.returncode == 0, output
+    assert "The LLM was started (1x) and answered" in output
+    assert (window.lease(), service.running) == (None, True)
+    keeper.send_signal(signal.SIGCONT)
+    assert keeper.wait(10) == 0
     assert len(service.starts) == 1
