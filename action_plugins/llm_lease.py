@@ -31,10 +31,15 @@ PROJECT = Path(__file__).resolve().parents[1]
 CALL_S, TRY_S = 5.0, 5.0
 #: States that take as long as the LLM does.
 WAITS = ("settled", "answered", "closed")
-#: Nobody is there to answer a prompt, and there is nothing encrypted to read.
+#: Nobody is there to answer a prompt, and there is nothing encrypted to read: a password is asked
+#: for nowhere, and any file will do for a vault's.
 ASKS_NOTHING = {
-    f"ANSIBLE_{name}": "False" for name in ("ASK_VAULT_PASS", "ASK_PASS", "BECOME_ASK_PASS")
-} | {f"ANSIBLE_VAULT_{name}": "" for name in ("PASSWORD_FILE", "IDENTITY_LIST")}
+    "ANSIBLE_ASK_PASS": "False",
+    "ANSIBLE_BECOME_ASK_PASS": "False",
+    "ANSIBLE_ASK_VAULT_PASS": "False",
+    "ANSIBLE_VAULT_IDENTITY_LIST": f"none@{PROJECT}/ansible.cfg",
+    "ANSIBLE_VAULT_PASSWORD_FILE": f"{PROJECT}/ansible.cfg",
+}
 
 
 class Plain(str):
@@ -52,7 +57,10 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value if isinstance(value, (bool, int, float, type(None))) else Plain(value)
+    if value is None or isinstance(value, bool):
+        return value
+    number = next((kind for kind in (int, float) if isinstance(value, kind)), None)
+    return number(value) if number else Plain(value)  # Ansible's own types are no plain ones
 
 
 class ActionModule(ActionBase):
@@ -92,7 +100,10 @@ class ActionModule(ActionBase):
                 if not result["window"]["lease"]:  # closed by now, maybe between two calls
                     result["said"] = result["story"]
             if marker:
-                self._watch_play(marker, args, result, task_vars)
+                try:
+                    self._watch_play(marker, args, result, task_vars)
+                except Exception as error:  # the lease is armed, and that is what counts
+                    Display().warning(f"nothing follows this play but the lease: {error}")
             if not ending or self._done(args, result) or time.monotonic() >= deadline:
                 return result  # what was seen is in the keeper's report
             args["lease"] = result["report"]["id"] if result["report"] else args.get("lease")
