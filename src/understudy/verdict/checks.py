@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from understudy.verdict.problems import failed_checks, good
+from understudy.verdict.problems import failed_checks, good, started_inside
 from understudy.verdict.run_directory import (
     DRIFT,
     UTTERANCES,
@@ -92,6 +92,13 @@ def window_checks(run: Run) -> list[dict[str, Any]]:
         ok = None if drift is None else drift <= run.drift_limit
         detail = f"the LLM's p50: {before} ms before, {after} ms after the window"
         checks.append(_check(f"drift.{host}", ok, drift, run.drift_limit, "x", detail))
+        inside = started_inside(run, host)
+        if inside:
+            detail = (
+                f"somebody else started the LLM inside its window, at {listing(inside)}: the "
+                "voice's times and memory from then on were measured beside it"
+            )
+            checks.append(_check(f"paused.{host}", False, len(inside), 0, "starts", detail))
         if entry.get("mode") == "parallel":
             ratio = entry.get("during_ratio")
             detail = (

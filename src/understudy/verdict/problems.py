@@ -125,6 +125,12 @@ def window_problems(run: Run) -> list[str]:
     return problems
 
 
+def started_inside(run: Run, host: str) -> list[str]:
+    """Return when somebody else started an LLM that the run had paused."""
+    timeline = rows(run.get("llm.json", "hosts", host, "timeline"))
+    return [str(row.get("at")) for row in timeline if row.get("event") == "started_inside"]
+
+
 def _open_window(host: str, entry: Any, run: Run) -> str:
     """Return a sentence about a window that nobody closed."""
     name = "llm.json"

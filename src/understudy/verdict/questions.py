@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from understudy.verdict.criteria import packages
+from understudy.verdict.problems import started_inside
 from understudy.verdict.run_directory import Run, listing, number, pick, rows, show, strings
 
 QUESTIONS = (
@@ -74,6 +75,12 @@ def _stft(run: Run, host: str) -> Answer:
     return None, "the guard was not reached"
 
 
+def _beside(run: Run) -> str:
+    """Return what marks figures that were measured beside an LLM that was to be paused."""
+    starts = [at for host in run.hosts["llm"] for at in started_inside(run, host)]
+    return f"; NOT with the LLM paused: somebody started it at {listing(starts)}" if starts else ""
+
+
 def _memory(run: Run, host: str) -> Answer:
     memory = run.get(f"bench-{host}.json", "memory")
     if not isinstance(memory, dict):
@@ -95,6 +102,7 @@ def _memory(run: Run, host: str) -> Answer:
             parts.append(f"{text}: not known ({memory.get(note) or 'not reported'})")
     low, start = (number(memory.get(f"mem_available_{when}_bytes")) for when in ("low", "start"))
     evidence = f"MemAvailable fell from {show(start, scale=GB)} to {show(low, scale=GB)} GB"
+    evidence += _beside(run)
     known = any(number(value) is not None for value in memory.values())
     return (f"{'; '.join(parts)}." if known else None), evidence
 
@@ -125,6 +133,7 @@ def _rtf(run: Run, host: str) -> Answer:
     others = [(primary, figures(f"baseline-{primary}.json")) for primary in run.hosts["primary"]]
     against = "; ".join(f"{primary}, over HTTP: {text}" for primary, text in others if text)
     evidence = f"in process, from bench-{host}.json; wall time over seconds of audio"
+    evidence += _beside(run)
     if own is None or not against:
         return None, f"{host}: {own or 'no figures'}; primary: {against or 'no figures'}"
     return f"{own}. Against {against}.", evidence

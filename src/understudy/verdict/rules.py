@@ -144,6 +144,12 @@ def decide(
         for row in checks
         if row["name"].startswith("drift.") and row["ok"] is False
     ]
+    reasons += [
+        f"{row['name']}: {row['detail']}. Next: find what starts it (autoheal, a person), then "
+        f"{run.again}"
+        for row in checks
+        if row["name"].startswith("paused.") and row["ok"] is False
+    ]
     if not problems:
         reasons += wrong
         reasons += [

@@ -39,3 +39,19 @@ def test_the_ratio_during_the_synthesis_informs_only() -> None:
     assert "drift after it decides" in row["detail"]
     assert (result["verdict"], result["ok"]) == (rules.AWAITING, True)
     assert not any(row["name"].startswith("during") for row in decide(changed())["checks"])
+
+
+def test_a_voice_measured_beside_an_llm_that_others_started_is_marked() -> None:
+    timeline = [
+        {"at": "2026-11-22T03:20:00Z", "event": "paused", "detail": "exited"},
+        {"at": "2026-11-22T03:25:00Z", "event": "started_inside", "detail": "by others"},
+    ]
+    result = decide(changed(("llm.json", "hosts.titan.timeline", timeline), rated=True))
+    row = check(result, "paused.titan")
+    assert (row["ok"], row["value"], row["threshold"]) == (False, 1, 0)
+    assert (result["verdict"], result["ok"]) == (rules.VALIDATED, False)
+    assert "paused.titan: somebody else started the LLM inside its window" in said(result)
+    marked = "NOT with the LLM paused: somebody started it at 2026-11-22T03:25:00Z"
+    for asked in ("memory footprint", "RTF"):
+        [answer] = [row for row in result["questions"] if asked in row["question"]]
+        assert marked in answer["evidence"]
