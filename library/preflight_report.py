@@ -22,7 +22,7 @@ options:
     description:
       - For every host of the run C(facts) (of M(host_probe), or C(reachable) false and C(seen)),
         C(needs) (what is asked of it), C(rated) (whether a listener hears it), and where it has
-        one C(llm) (of M(llm_probe), with
+        one C(callers) (C(users), C(asked_age_s)), C(llm) (of M(llm_probe), with
         C(state) and C(next)) and C(primary) (of C(understudy probe)).
     type: dict
     required: true
@@ -31,6 +31,10 @@ options:
     type: list
     elements: dict
     required: true
+  force:
+    description: Begin although callers speak with the standby's voice.
+    type: bool
+    default: false
   ab_scores:
     description: A listener's sheet, read now so that a bad one is refused before anything starts.
     type: path
@@ -75,6 +79,7 @@ def main() -> None:
             "gemma_mode": {"type": "str", "required": True},
             "hosts": {"type": "dict", "required": True},
             "problems": {"type": "list", "elements": "dict", "required": True},
+            "force": {"type": "bool", "default": False},
             "ab_scores": {"type": "path"},
         },
         supports_check_mode=True,
@@ -84,7 +89,10 @@ def main() -> None:
     if p["ab_scores"]:
         rated = [name for name, found in p["hosts"].items() if found["rated"]]
         problems += preflight.sheet_problems(p["ab_scores"], p["run_dir"], rated)
-    document = preflight.judge(p["hosts"], problems, p["gemma_mode"])
+    document = preflight.judge(p["hosts"], problems, p["gemma_mode"], force=p["force"])
+    for row in document["checks"]:
+        if row["id"] == "callers" and row["value"]:
+            module.warn(f"{row['host']}: {row['detail']}")
     message = preflight.message(document["checks"])
     document["status"] = "failed" if message else "ok"
     if message:

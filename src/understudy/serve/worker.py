@@ -80,6 +80,7 @@ class VoiceWorker:
         self._started_at = utc_now()
         self._ready_after_s: float | None = None
         self._busy_since: float | None = None
+        self._asked_at: float | None = None
         self._thread = threading.Thread(target=self._work, name="synthesis", daemon=True)
 
         self._last_good: float | None = None
@@ -129,7 +130,8 @@ class VoiceWorker:
             Unavailable: not now, and why.
             BadVoice: there is no voice in its file.
         """
-        deadline = time.monotonic() + self._config.deadline_s
+        self._asked_at = time.monotonic()
+        deadline = self._asked_at + self._config.deadline_s
         job = Job(text, reference, tuning, deadline)
         try:
             if self.fatal:
@@ -166,6 +168,9 @@ class VoiceWorker:
             "default_voice": self._config.default_voice,
             "voice_sha256": self.synthesizer.default_sha256,
             "last_good_age_s": None if age is None else round(age, 1),
+            "last_request_age_s": (
+                None if self._asked_at is None else round(time.monotonic() - self._asked_at, 1)
+            ),
             "busy": self._busy_since is not None,
             "waiting": len(self.queue),
             "served": self.served,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from understudy.verdict import ratings, scoring
 GIB = 1024**3
 #: What the plays start on the control node, and the package of Debian and Ubuntu that has it.
 CONTROL_COMMANDS = {"grep": "grep", "tail": "coreutils", "tar": "tar", "timeout": "coreutils"}
+#: A voice server that was asked so recently speaks to callers, in seconds.
+CALLERS_S = 300
 
 
 def check(
@@ -206,6 +210,46 @@ def window_checks(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def command_checks(host: str, commands: dict[str, Any]) -> list[dict[str, Any]]:
+    """Judge the LLM's commands: text where a list of words is needed is refused."""
+    rows = []
+    for name, words in commands.items():
+        if isinstance(words, str):
+            seen = f"{name} is text ('{words}'), and a list of words is needed"
+            try:
+                listed = shlex.split(words)
+            except ValueError:
+                listed = ["sh", "-c", words]
+            rows.append(check("command", host, False, seen, f"write {name}: {json.dumps(listed)}"))
+    return rows
+
+
+def callers_check(
+    host: str, facts: dict[str, Any], *, mode: str, force: bool
+) -> list[dict[str, Any]]:
+    """Judge whether callers speak with a standby's voice, which a bench would disturb.
+
+    Args:
+        host: the standby.
+        facts: ``users`` (who uses its server, or may, in sentences) and ``asked_age_s`` (seconds
+            since its last request; None for none).
+        mode: how the run treats the LLM; in mode ``parallel`` callers are a warning.
+        force: begin all the same.
+    """
+    seen, age = list(facts.get("users") or []), facts.get("asked_age_s")
+    if isinstance(age, (int, float)) and age < CALLERS_S:
+        seen.append(f"its voice server was asked to speak {age:.0f} s ago")
+    ok = not seen or force or mode != "pause"
+    detail = "nobody speaks with its voice"
+    if seen:
+        detail = f"callers may speak with its voice, which a bench disturbs: {'; '.join(seen)}"
+    following = (
+        "ansible-playbook failback.yml, and wait 5 minutes; or in spite of it: "
+        f"ansible-playbook bench.yml -e gemma_mode={mode} -e force=true"
+    )
+    return [check("callers", host, ok, detail, following, value=len(seen), threshold=0)]
+
+
 def primary_check(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Judge the primary: it spoke a sentence that was not asked before."""
     if facts.get("spoke") and not facts.get("problems"):
@@ -258,14 +302,20 @@ def sheet_problems(path: str, run_dir: str, hosts: list[str]) -> list[dict[str, 
 
 
 def judge(
-    hosts: dict[str, dict[str, Any]], problems: list[dict[str, Any]], mode: str
+    hosts: dict[str, dict[str, Any]],
+    problems: list[dict[str, Any]],
+    mode: str,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Judge what was found on every host.
 
     Args:
-        hosts: by name ``facts``, ``needs``, and where there is one ``llm`` and ``primary``.
+        hosts: by name ``facts``, ``needs``, and where there is one ``callers``, ``llm`` and
+            ``primary``.
         problems: see `input_checks`.
         mode: how the run treats the LLM.
+        force: begin although callers speak with a standby's voice.
 
     Returns:
         ``checks``, ``hosts``, ``llm``, ``primary`` and ``busy`` of preflight.json.
@@ -281,8 +331,11 @@ def judge(
         facts = found["facts"]
         document["hosts"][name] = facts
         document["checks"] += host_checks(name, facts, found["needs"])
+        if found.get("callers"):
+            document["checks"] += callers_check(name, found["callers"], mode=mode, force=force)
         if found.get("llm"):
             llm = found["llm"]
+            document["checks"] += command_checks(name, llm.get("commands") or {})
             document["llm"][name] = {"healthy": bool(llm.get("healthy"))} | {
                 key: llm.get(key) for key in ("url", "state", "model", "latency")
             }

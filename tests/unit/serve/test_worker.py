@@ -141,7 +141,9 @@ def test_a_running_synthesis_is_abandoned_when_the_client_hangs_up(voices, voice
         voice.may_speak.set()
         assert post(http, at).status_code == 200
         assert len(voice.said) == 2
-        assert wait_for(at, "ready").json()["served"] == 1
+        found = wait_for(at, "ready").json()
+        assert found["served"] == 1
+        assert 0 <= found["last_request_age_s"] < 30
         until(lambda: 'requests_total{outcome="gone"} 1.0' in http.get(f"{at}/metrics").text)
 
 
@@ -520,6 +522,7 @@ def test_the_body_of_health(voices, voice, http):
         "default_voice",
         "voice_sha256",
         "last_good_age_s",
+        "last_request_age_s",
         "busy",
         "waiting",
         "served",
@@ -533,6 +536,7 @@ def test_the_body_of_health(voices, voice, http):
     ]
     assert found["reasons"] == []
     assert found["error"] is None
+    assert found["last_request_age_s"] is None
     assert found["ready_after_s"] > 0
     assert found["started_at"].endswith("Z")
 

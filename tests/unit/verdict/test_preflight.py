@@ -327,3 +327,50 @@ def test_a_window_that_cannot(facts: dict[str, Any], id_: str, detail: str, foll
 def test_without_systemd_nobody_lingers() -> None:
     rows = preflight.window_checks("titan", window(lingering=False, unit=""))
     assert [row["id"] for row in rows] == ["window"]
+
+
+@pytest.mark.parametrize(
+    ("users", "age", "mode", "force", "ok"),
+    [
+        ([], None, "pause", False, True),
+        ([], 301, "pause", False, True),
+        (["phone1 uses it"], None, "pause", False, False),
+        (["phone1 uses it"], None, "pause", True, True),
+        (["phone1 uses it"], None, "parallel", False, True),
+        (["phone2 may use it, since it was not looked at: no route"], 500, "pause", False, False),
+        ([], 12.4, "pause", False, False),
+        ([], 12.4, "parallel", False, True),
+    ],
+)
+def test_callers_who_speak_with_the_standby(
+    users: list[str], age: float | None, mode: str, force: bool, ok: bool
+) -> None:
+    facts = {"users": users, "asked_age_s": age}
+    [row] = preflight.callers_check("titan", facts, mode=mode, force=force)
+    assert (row["id"], row["ok"]) == ("callers", ok)
+    assert all(user in row["detail"] for user in users)
+    assert ("was asked to speak 12 s ago" in row["detail"]) is (age == 12.4)
+    if not ok:
+        assert "failback.yml" in row["next"]
+        assert f"-e gemma_mode={mode} -e force=true" in row["next"]
+
+
+def test_a_standby_whose_callers_are_known_is_judged_with_the_others() -> None:
+    found = {"facts": FACTS, "needs": NEEDS, "callers": {"users": ["phone1 uses it"]}}
+    checks = preflight.judge({"titan": found}, [], "pause")["checks"]
+    assert [row["id"] for row in checks if not row["ok"]] == ["callers"]
+    checks = preflight.judge({"titan": found}, [], "pause", force=True)["checks"]
+    assert all(row["ok"] for row in checks)
+
+
+def test_a_command_that_is_text() -> None:
+    commands = {
+        "llm_window_state_command": ["docker", "inspect", "gemma"],
+        "llm_window_resume_command": "docker start 'my gemma'",
+        "llm_window_pause_command": "echo 'unfinished",
+    }
+    rows = preflight.command_checks("titan", commands)
+    assert [row["next"] for row in rows] == [
+        'write llm_window_resume_command: ["docker", "start", "my gemma"]',
+        'write llm_window_pause_command: ["sh", "-c", "echo \'unfinished"]',
+    ]
