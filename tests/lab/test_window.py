@@ -178,7 +178,7 @@ def comes_back(what: str, since: float, within: float, played: Path | None = Non
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Install voice and keeper, unless they are there; the bench itself is another test's."""
-    files = ["lease.py", "keeper.py", "window.py"]
+    files = ["ability.py", "command.py", "llm.py", "lease.py", "keeper.py", "window.py"]
     keeper = "".join((ROOT / "module_utils/understudy" / name).read_text() for name in files)
     there = "test -x ~op/.local/share/understudy/current/bin/understudy"
     if inside("titan", f"{there} && cd {HOME} && cat {' '.join(files)} || true") == keeper.strip():
@@ -518,18 +518,6 @@ def test_a_second_bench_and_restore(reports: Path) -> None:
     assert "released by restore.yml" in " ".join(played.verdict["reasons"])
 
 
-@pytest.mark.long(reason="unit tests of pre-flight cover it")
-def test_lingering_is_asked_for(reports: Path) -> None:
-    inside("titan", "rm /var/lib/systemd/linger/op")
-    try:
-        played = play(reports, *BENCH)
-    finally:
-        inside("titan", "touch /var/lib/systemd/linger/op")
-    assert played.status != 0
-    assert "sudo loginctl enable-linger op" in played.text
-    assert gemma_state() == "running"
-
-
 def test_parallel_mode_ends_the_bench_with_its_window(reports: Path) -> None:
     bench = Bench(reports, "-e", "gemma_mode=parallel")
     bench.reach("Ask the LLM for completions until the bench has ended", 3.0)
@@ -539,3 +527,153 @@ def test_parallel_mode_ends_the_bench_with_its_window(reports: Path) -> None:
     last = comes_back("mode parallel, control node dies", since, TTL + 30)
     assert last["evicted"] > 0
     assert last["attempts"] == 0
+
+
+# --- who starts it -----------------------------------------------------------------------------
+
+
+def started_at() -> str:
+    return inside("titan", "docker inspect --format '{{.State.StartedAt}}' vllm-gemma4")
+
+
+def refused(reports: Path, *arguments: str) -> str:
+    """Begin a window that must not be opened; returns what was said. Gemma is not touched."""
+    before = started_at()
+    played = play(reports, *ALONE, *arguments)
+    assert played.status != 0
+    assert "the LLM was not touched" in played.text or "it was not touched" in played.text
+    assert (gemma_state(), started_at()) == ("running", before)
+    assert status()["state"] == "none"
+    assert "Next" in " ".join(played.verdict["reasons"])
+    return played.text
+
+
+def without_docker_group() -> None:
+    """Make the user's service manager older than the membership in the group docker."""
+    restart = "gpasswd -d op docker && systemctl restart user@1000; gpasswd -a op docker"
+    inside("titan", restart)
+
+
+@pytest.fixture
+def whole_manager() -> Iterator[None]:
+    yield
+    inside("titan", "id -nG op | grep -qw docker || gpasswd -a op docker")
+    inside("titan", "systemctl restart user@1000")
+
+
+def test_a_user_manager_older_than_the_docker_group(reports: Path, whole_manager: None) -> None:
+    without_docker_group()
+    assert "docker" in ssh("titan", "id -nG").stdout.split()
+    said = refused(reports)
+    assert "older than the membership in the group docker" in said
+    assert "sudo systemctl restart user@1000" in said
+
+
+WAYS = [
+    "restore.yml",
+    pytest.param("window.py", marks=pytest.mark.long(reason="restore.yml is it")),
+]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_keeper_that_cannot_start_it_is_helped(
+    reports: Path, whole_manager: None, how: str
+) -> None:
+    bench = Bench(reports)
+    bench.reach("the voice is ready")
+    without_docker_group()  # the service manager starts the keeper again, which may no longer
+    bench.control_node_dies()
+    since = time.time()
+    if how == "restore.yml":
+        restored = play(reports, how)
+        done, said = restored.status, restored.text
+    else:
+        asked = ssh("titan", f"{WINDOW} restore", 120)
+        done, said = asked.returncode, asked.stdout
+    assert done == 0, said[-3000:]
+    assert "as the keeper could not" in said
+    last = comes_back(f"{how} helps a keeper that cannot", since, START_S + 15)
+    assert last["reason"] == "released"
+    assert "session of its own" in last["started_by"] or "on this host" in last["started_by"]
+    assert "stopped_again" not in [row["event"] for row in last["events"]]
+
+
+def test_a_crash_within_the_time_in_which_it_has_to_stay(reports: Path) -> None:
+    """Docker restarts it at once, so its state is "running" whenever the keeper looks."""
+    bench = Bench(reports, *DIES, "-e", "llm_window_stay_s=10")
+    bench.reach("answered: a completion")
+    inside("titan", "kill -9 $(docker inspect --format '{{.State.Pid}}' vllm-gemma4)")
+    since = time.time()
+    bench.end()
+    last = comes_back("it crashes while it has to stay", since, START_S + 15)
+    events = [row["event"] for row in last["events"]]
+    assert {"restarted", "stopped_again"} & set(events), events
+    assert events.count("answered") == 2
+
+
+@pytest.mark.long(reason="unit tests of the keeper and of the verdict cover it")
+def test_somebody_starts_it_inside_the_window(reports: Path) -> None:
+    bench = Bench(reports, "-e", "tts_bench_timeout_s=25")
+    bench.reach("the voice is ready")
+    inside("titan", "docker start vllm-gemma4")
+    wait(lambda: "started_inside" in json.dumps(status()), what="it is noticed", seconds=15)
+    played = bench.end()
+    assert "the LLM was started inside its window" in played.text
+    assert any(row["name"] == "paused.titan" for row in played.verdict["checks"])
+    assert "Next: find what starts it" in " ".join(played.verdict["reasons"])
+
+
+@pytest.mark.long(reason="unit tests of the module and of what it checks cover it")
+def test_a_start_command_that_is_text(reports: Path) -> None:
+    text = {"llm_window_resume_command": "docker start vllm-gemma4"}
+    said = refused(reports, "-e", json.dumps(text))
+    assert 'llm_window_resume_command: ["docker", "start", "vllm-gemma4"]' in said
+
+
+@pytest.mark.long(reason="unit tests of the module cover it")
+def test_lingering_is_asked_for(reports: Path) -> None:
+    inside("titan", "loginctl disable-linger op")
+    try:
+        assert "sudo loginctl enable-linger op" in refused(reports)
+    finally:
+        inside("titan", "loginctl enable-linger op")
+
+
+ELSEWHERE = "unix:///run/elsewhere/docker.sock"
+
+
+@pytest.fixture
+def docker_elsewhere() -> Iterator[None]:
+    """Docker's socket is where only the environment of a login says."""
+    where = "/etc/systemd/system/docker.socket.d/elsewhere.conf"
+    again = "systemctl daemon-reload; systemctl stop docker; systemctl restart docker.socket docker"
+    bashrc, kept = "/home/op/.bashrc", "/home/op/.config/environment.d/understudy.conf"
+    inside(
+        "titan",
+        f"printf '[Socket]\\nListenStream=\\nListenStream={ELSEWHERE[7:]}\\n' >{where}; {again}; "
+        f"rm -f /run/docker.sock; cp {bashrc} /tmp/bashrc; "
+        f"(echo export DOCKER_HOST={ELSEWHERE}; cat /tmp/bashrc) >{bashrc}",
+    )
+    yield
+    inside("titan", f"rm -f {where} {kept}; cp /tmp/bashrc {bashrc}; {again}")
+    inside("titan", "systemctl restart user@1000")
+
+
+@pytest.mark.long(reason="unit tests of the module and of what it checks cover it")
+def test_docker_is_where_only_a_login_knows(reports: Path, docker_elsewhere: None) -> None:
+    assert ssh("titan", "docker inspect vllm-gemma4 >/dev/null && echo found").stdout == "found\n"
+    assert llm_answers(), "docker has started it again"
+    played = play(reports, *ALONE)
+    assert played.status != 0
+    assert "This login has DOCKER_HOST=unix:///run/elsewhere/docker.sock" in played.text
+    assert answers_on_titan()
+    # What the message says helps.
+    ssh(
+        "titan",
+        f"mkdir -p ~/.config/environment.d; printf '%s\\n' DOCKER_HOST={ELSEWHERE} "
+        ">~/.config/environment.d/understudy.conf; "
+        "XDG_RUNTIME_DIR=/run/user/1000 systemctl --user daemon-reload",
+    )
+    played = play(reports, *ALONE, *DIES)
+    assert "closed: the LLM is as it was found" in played.text
+    assert answers_on_titan()
