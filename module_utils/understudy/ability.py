@@ -44,13 +44,14 @@ def look(service: dict[str, Any]) -> dict[str, Any]:
         ``groups`` and ``environment`` of the process, for `difference`.
     """
     names = {name: value for name, value in os.environ.items() if VARIABLES.fullmatch(name)}
+    groups = sorted(_group(number) for number in {os.getegid(), *os.getgroups()})
     found: dict[str, Any] = {
         "running": False,
         "state": "",
         "problem": None,
         "next": None,
-        "groups": sorted(_group(number) for number in {os.getegid(), *os.getgroups()})[:40],
-        "environment": {name: value[:200] for name, value in sorted(names.items())[:10]},
+        "groups": [plain(name)[:32] for name in groups[:40]],
+        "environment": {name[:40]: plain(names[name]) for name in sorted(names)[:10]},
     }
     for key in COMMANDS:
         if service.get(key) and (wrong := wrong_with(service[key], f"llm_window_{key}")):
@@ -90,7 +91,7 @@ def wrong_with(words: Sequence[str] | str, name: str) -> tuple[str, str] | None:
         name: the inventory's variable.
     """
     listed = [words] if isinstance(words, str) else list(words)
-    if not listed or not all(isinstance(word, str) and word for word in listed):
+    if not all(isinstance(word, str) and word and "\0" not in word for word in listed or [""]):
         return f"{name} is no list of words", f'write {name}: ["docker", "start", "NAME"]'
     program = os.path.expanduser(listed[0])
     if isinstance(words, str) or (re.search(r"\s", program) and not os.path.exists(program)):
@@ -204,6 +205,11 @@ def tail(text: str) -> str:
     """Return the last line of an output, as far as a record keeps it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][-300:] if lines else ""
+
+
+def plain(text: str) -> str:
+    """Cut a text down to what surely fits into a record of a fixed size."""
+    return re.sub(r"[^ -~]", "?", text)[:200]
 
 
 def _group(number: int) -> str:

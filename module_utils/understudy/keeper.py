@@ -213,8 +213,9 @@ class Keeper:
         One that is seen running is another than before if its identity is another; without an
         identity, if it was seen down in between.
         """
-        running, state = self.running()
-        identity, known, down = self.identity(), self.report["identity"], self.report["down"]
+        running, state = self.running(ability.LOOK_S)
+        identity, known = self.identity(ability.LOOK_S), self.report["identity"]
+        down = self.report["down"]
         if running:
             if identity != known if identity and known else down is not None:
                 self._event("started_inside", f"not by this run; its service says '{state}'")
@@ -338,14 +339,14 @@ class Keeper:
             return str(error)
         return ""
 
-    def running(self) -> tuple[bool, str]:
+    def running(self, within_s: float | None = None) -> tuple[bool, str]:
         """Return whether the service runs, and what it says."""
-        return seen_by(self.service)
+        return seen_by(self.service, within_s)
 
-    def identity(self) -> str:
+    def identity(self, within_s: float | None = None) -> str:
         """Return what changes when the LLM is started again; nothing where that is not known."""
         words = self.service.get("identity_command")
-        known, said = run(words) if words else (False, "")
+        known, said = run(words, within_s) if words else (False, "")
         return ability.tail(said) if known else ""
 
     # -- the record ------------------------------------------------------------------------------
@@ -415,20 +416,21 @@ def leased_processes(lease_id: str, *marks: str) -> list[tuple[int, str]]:
     return found
 
 
-def seen_by(service: dict[str, Any]) -> tuple[bool, str]:
+def seen_by(service: dict[str, Any], within_s: float | None = None) -> tuple[bool, str]:
     """Return whether the LLM's service runs, and what it says, as this process sees it."""
+    words = ability.expanded(service["state_command"])
     try:
-        said = command.run(ability.expanded(service["state_command"]), COMMAND_S, check=False)
+        said = command.run(words, within_s or COMMAND_S, check=False)
     except command.CommandError as error:
         return False, ability.tail(str(error))
     running = re.search(service["running_regex"], said, re.MULTILINE)
     return bool(running), ability.tail(said)
 
 
-def run(words: Sequence[str]) -> tuple[bool, str]:
+def run(words: Sequence[str], within_s: float | None = None) -> tuple[bool, str]:
     """Run a command of the inventory; return whether it ended well, and what it or its end says."""
     words = ability.expanded(words)
     try:
-        return True, command.run(words, COMMAND_S)
+        return True, command.run(words, within_s or COMMAND_S)
     except command.CommandError as error:  # a record has no room for a long command
         return False, str(error).replace(" ".join(words), words[0], 1)

@@ -32,7 +32,7 @@ except ImportError:  # beside the program on the LLM's host
 #: What every lease has.
 LEASE = {"id", "run_id", "holder", "ttl_s", "opened_at", "opened", "boot", "service"}
 #: Bytes of the files that are overwritten in place, so that a full disk does not matter.
-DEADLINE_BYTES, KEEPER_BYTES = 1024, 16384
+DEADLINE_BYTES, KEEPER_BYTES = 1024, 24576
 
 #: What the keeper is doing, in order; the window is over when there is no lease any more.
 WATCHING, EVICTING, STARTING = "watching", "evicting", "starting"

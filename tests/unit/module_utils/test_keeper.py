@@ -690,7 +690,7 @@ def test_a_key_is_sent_and_written_nowhere(
 def test_a_keeper_without_room_for_its_record_does_not_count(disk: Path, service: Service) -> None:
     window = Window(str(disk / "window"))
     lease = arm(window, service)
-    fill(disk, 3)  # it would take four
+    fill(disk, 5)  # it would take six
     with ThreadPoolExecutor() as pool:
         keeper = pool.submit(keeper_module.keep, window)
         time.sleep(0.3)
@@ -784,9 +784,16 @@ def test_records_that_are_damaged_do_not_keep_the_llm_down(
 @pytest.mark.parametrize(
     "text", ["ü" * 5000, "\x1b[31m" * 900, '"\\' * 400, "\x00\n\t" * 300, "𝄞" * 300]
 )
-def test_the_keepers_record_always_fits(window: Window, home: Path, text: str) -> None:
-    lease = window.arm(RUN, text, 60, {"running": True})
+def test_the_keepers_record_always_fits(
+    window: Window, home: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        monkeypatch.setenv(f"DOCKER_{number}", text.replace("\x00", "\x01"))
+    lease = window.arm(
+        RUN, text, 60, {"running": True, "running_regex": "x", "state_command": ["echo", text[1:]]}
+    )
     keeper = keeper_module.Keeper(window, lease, io.StringIO())
+    keeper._look()
     for number in range(60):
         keeper._event(f"event{number}", f"{number} {text}")
         keeper._note("again", text)
