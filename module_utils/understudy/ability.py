@@ -63,7 +63,7 @@ def look(service: dict[str, Any]) -> dict[str, Any]:
     except command.CommandError as error:
         state = str(error)
     found["state"] = tail(state)
-    if service.get("identity_command"):
+    if found["running"] and service.get("identity_command"):
         try:
             seen = command.run(expanded(service["identity_command"]), LOOK_S)
         except command.CommandError as error:

@@ -101,7 +101,9 @@ def test_what_a_process_sees(changes: dict[str, Any], problem: str | None) -> No
 
 
 def test_a_state_that_is_not_running_is_no_problem_of_the_commands() -> None:
-    found = look(service(state_command=["sh", "-c", "echo exited; exit 3"]))
+    """What the keeper may not do shows in the state first, and that has its own message."""
+    words = ["sh", "-c", "echo exited; exit 3"]
+    found = look(service(state_command=words, identity_command=words))
     assert (found["running"], found["state"], found["problem"]) == (False, "exited", None)
 
 
