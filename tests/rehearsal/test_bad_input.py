@@ -63,6 +63,19 @@ def test_reports_cannot_be_written(tmp_path: Path) -> None:
     assert blocked.read_text() == "a file where the directory should be\n"
 
 
+def test_callers_who_hear_the_standby(reports: Path) -> None:
+    """A failover is in force: a bench that pauses the LLM is refused before anything starts."""
+    phone = REHEARSAL / "phone/voice-agent.env"
+    before = phone.read_text()
+    phone.write_text(before.replace(":8772", ":8773"))
+    try:
+        played = play(reports, "bench.yml", "-e", "gemma_mode=pause")
+    finally:
+        phone.write_text(before)
+    said = "callers may speak with its voice, which a bench disturbs: phone uses it"
+    refused(played, said, "ansible-playbook failback.yml", "-e gemma_mode=pause -e force=true")
+
+
 #: What is wrong with titan, what is said, and what to type then. Nobody listens at port 9.
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
 LOST = [
