@@ -86,16 +86,6 @@ class Played:
         self.window = Window(str(home))
 
 
-def test_a_window_is_opened_and_closed(tmp_path: Path, service: Service) -> None:
-    played = Played(tmp_path, service)
-    assert (played.llm["status"], played.llm["error"]) == ("ok", None), played.output[-3000:]
-    events = [row["event"] for row in played.llm["hosts"]["titan"]["timeline"]]
-    assert events[:3] == ["found", "armed", "keeper"]
-    assert events[-2:] == ["answered", "closed"]
-    assert service.log.count("stopped") == 1
-    assert service.running
-
-
 def test_a_window_that_is_not_closed_in_time_is_no_success(
     tmp_path: Path, service: Service
 ) -> None:
