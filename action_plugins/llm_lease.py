@@ -113,6 +113,7 @@ class ActionModule(ActionBase):
     ) -> None:
         """Have a second process close the window if the play should not; until it is closed."""
         if args["state"] == "armed" and result["changed"]:
+            inventory = self._inventory(marker, task_vars).encode()
             marker.touch()
             program = PROJECT / "roles/llm_window/files/after_play.py"
             command = [sys.executable, "-m", "ansible", "playbook", str(PROJECT / "restore.yml")]
@@ -128,7 +129,7 @@ class ActionModule(ActionBase):
                 start_new_session=True,
             )
             with watcher.stdin:  # type: ignore[union-attr]
-                watcher.stdin.write(self._inventory(marker, task_vars).encode())  # type: ignore[union-attr]
+                watcher.stdin.write(inventory)  # type: ignore[union-attr]
         elif args["state"] == "closed" and self._done(args, result):
             marker.unlink(missing_ok=True)
 

@@ -769,6 +769,23 @@ def test_a_connection_that_is_lost_for_a_while(act: Act, service: Service) -> No
     assert Shown.lines == as_shown(result["report"])
 
 
+def test_a_play_is_warned_of_an_llm_that_others_started(
+    act: Act, window: leases.Window, service: Service
+) -> None:
+    service.do("start")
+    words = service.described(paused=True, identity_command=["cat", f"{service.directory}/pid"])
+    lease = act(state="armed", **armed(service, service=words))["window"]["lease"]
+    act(state="renewed", lease=lease["id"])
+    assert Shown.warnings == []
+    service.do("stop")
+    service.do("start")
+    until(lambda: "started_inside" in events(window.keeper()))
+    act(state="renewed", lease=lease["id"])
+    [warning] = Shown.warnings
+    assert warning.startswith("titan: the LLM was started inside its window at ")
+    assert "Next: find what starts it" in warning
+
+
 @pytest.mark.parametrize(
     ("state", "failed"), [("closed", True), ("answered", True), ("seen", True), ("renewed", False)]
 )
