@@ -214,8 +214,6 @@ class LeaseModule:
         self.window = leases.Window(self.p["home"])
         self.helped: str | None = None
         self.instead = False
-        if os.path.isdir(f"/run/user/{os.getuid()}"):  # sshd without PAM does not say so
-            os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
 
     def install(self) -> bool:
         """Write the keeper's program, as this module was sent; return whether it changed."""

@@ -58,14 +58,14 @@ def look(service: dict[str, Any]) -> dict[str, Any]:
             found["problem"], found["next"] = wrong
             return found
     try:
-        state = command.run(expanded(service["state_command"]), LOOK_S, check=False)
+        state = command.run(service["state_command"], LOOK_S, check=False)
         found["running"] = bool(re.search(service["running_regex"], state, re.MULTILINE))
     except command.CommandError as error:
         state = str(error)
     found["state"] = tail(state)
     if found["running"] and service.get("identity_command"):
         try:
-            seen = command.run(expanded(service["identity_command"]), LOOK_S)
+            seen = command.run(service["identity_command"], LOOK_S)
         except command.CommandError as error:
             seen = ""
             found["problem"] = f"llm_window_identity_command fails: {error}"
@@ -93,9 +93,10 @@ def wrong_with(words: Sequence[str] | str, name: str) -> tuple[str, str] | None:
     listed = [words] if isinstance(words, str) else list(words)
     if not all(isinstance(word, str) and word and "\0" not in word for word in listed or [""]):
         return f"{name} is no list of words", f'write {name}: ["docker", "start", "NAME"]'
-    program = os.path.expanduser(listed[0])
+    written, listed = listed, command.expanded(listed)
+    program = listed[0]
     if isinstance(words, str) or (re.search(r"\s", program) and not os.path.exists(program)):
-        text = ",".join(listed)
+        text = ",".join(written)
         return (
             f"{name} is text ('{text}'), and a list of words is needed",
             f"write {name}: {json.dumps(split(text))}",
@@ -104,10 +105,10 @@ def wrong_with(words: Sequence[str] | str, name: str) -> tuple[str, str] | None:
     shell = os.path.basename(program) in SHELLS
     for at, word in enumerate(listed):
         inner = shell and script is not None and at > script  # its shell expands it
-        if not inner and UNEXPANDED.search(os.path.expanduser(word)):
+        if not inner and UNEXPANDED.search(word):
             return (
-                f"{name} has '{word}', which no shell expands there",
-                f'write the value out, or {name}: ["sh", "-c", {json.dumps(shlex.join(listed))}] '
+                f"{name} has '{written[at]}', which no shell expands there",
+                f'write the value out, or {name}: ["sh", "-c", {json.dumps(shlex.join(written))}] '
                 "with the quotes that you mean",
             )
     for program in _programs(listed):
@@ -115,10 +116,9 @@ def wrong_with(words: Sequence[str] | str, name: str) -> tuple[str, str] | None:
             path = f"PATH there: {os.environ.get('PATH', '')}"
             why = "is not executable" if os.path.exists(program) else f"is not found ({path})"
             return f"{name}: {program} {why}", f"write the program's whole path into {name}"
-    if shell and script is None and len(listed) > 1 and not listed[1].startswith("-"):
-        file = os.path.expanduser(listed[1])
-        if not os.access(file, os.R_OK):
-            return f"{name}: the script {file} cannot be read", f"correct {name}"
+    file = listed[1] if shell and script is None and len(listed) > 1 else "-"
+    if not file.startswith("-") and not os.access(file, os.R_OK):
+        return f"{name}: the script {file} cannot be read", f"correct {name}"
     return None
 
 
@@ -134,11 +134,11 @@ def split(text: str) -> list[str]:
 
 def _programs(words: list[str]) -> list[str]:
     """Return the program of a command, and of what `env` starts the one behind it, too."""
-    program, rest = os.path.expanduser(words[0]), words[1:]
+    program, rest = words[0], words[1:]
     if os.path.basename(program) != "env":
         return [program]
     inner = next((word for word in rest if "=" not in word and not word.startswith("-")), None)
-    return [program, os.path.expanduser(inner)] if inner else [program]
+    return [program, inner] if inner else [program]
 
 
 def difference(
@@ -159,7 +159,7 @@ def difference(
         following = keepers["next"]
         key = str(keepers["problem"]).partition(":")[0].replace("llm_window_", "")
         if key in COMMANDS and not mine["problem"]:
-            found = [shutil.which(program) for program in _programs(list(service[key]))]
+            found = [shutil.which(program) for program in _programs(command.expanded(service[key]))]
             following = f"write {found[-1]}, which this login finds, into llm_window_{key}"
         return f"the keeper could not bring the LLM back: {keepers['problem']}. Next: {following}"
     if keepers["running"] or not mine["running"]:
@@ -194,11 +194,6 @@ def difference(
             "systemctl --user daemon-reload; then again"
         )
     return f"{seen}. Next, to see what it sees: systemd-run --user --pipe --wait {shown}"
-
-
-def expanded(words: Sequence[str]) -> list[str]:
-    """Return the words with every leading ``~`` as the user's home."""
-    return [os.path.expanduser(word) for word in words]
 
 
 def tail(text: str) -> str:

@@ -418,9 +418,8 @@ def leased_processes(lease_id: str, *marks: str) -> list[tuple[int, str]]:
 
 def seen_by(service: dict[str, Any], within_s: float | None = None) -> tuple[bool, str]:
     """Return whether the LLM's service runs, and what it says, as this process sees it."""
-    words = ability.expanded(service["state_command"])
     try:
-        said = command.run(words, within_s or COMMAND_S, check=False)
+        said = command.run(service["state_command"], within_s or COMMAND_S, check=False)
     except command.CommandError as error:
         return False, ability.tail(str(error))
     running = re.search(service["running_regex"], said, re.MULTILINE)
@@ -429,7 +428,6 @@ def seen_by(service: dict[str, Any], within_s: float | None = None) -> tuple[boo
 
 def run(words: Sequence[str], within_s: float | None = None) -> tuple[bool, str]:
     """Run a command of the inventory; return whether it ended well, and what it or its end says."""
-    words = ability.expanded(words)
     try:
         return True, command.run(words, within_s or COMMAND_S)
     except command.CommandError as error:  # a record has no room for a long command

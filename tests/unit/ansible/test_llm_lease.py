@@ -272,7 +272,7 @@ def test_a_variable_that_only_the_login_has_is_named(
     ("command", "seen", "following"),
     [
         ("docker start gemma", "is text ('docker start gemma')", '["docker", "start", "gemma"]'),
-        (["echo", "$HOME/start"], "'$HOME/start', which no shell expands", "write the value"),
+        (["echo", "$GEMMA"], "'$GEMMA', which no shell expands", "write the value"),
         (["no-such-program", "up"], "no-such-program is not found", "whole path"),
     ],
 )
