@@ -557,6 +557,7 @@ def test_a_client_with_another_token_is_not_put_back_to_a_mute_panda(
     fails_over(reports)
 
 
+@pytest.mark.long(reason="a client with another token covers a voice that is not heard")
 def test_a_client_is_put_back_to_a_panda_that_speaks(
     reports: Path, original: dict[str, str]
 ) -> None:
@@ -573,7 +574,12 @@ def test_a_client_is_put_back_to_a_panda_that_speaks(
     hears("phone2", FROM_PANDA)
 
 
-@pytest.fixture(params=["frozen", "full"])
+@pytest.fixture(
+    params=[
+        "frozen",
+        pytest.param("full", marks=pytest.mark.long(reason="a frozen phone holds nobody up")),
+    ]
+)
 def broken_phone(request: pytest.FixtureRequest, begin: None) -> Iterator[str]:
     """What is said of phone2, which is frozen behind a live SSH master, or has a full disk."""
     if request.param == "frozen":
@@ -608,6 +614,7 @@ def test_a_broken_phone_holds_nobody_up(reports: Path, dead: None, broken_phone:
     hears("phone1", FROM_TITAN)
 
 
+@pytest.mark.long(reason="a phone that is frozen before the look covers a lost one")
 def test_a_phone_that_is_lost_after_the_look(reports: Path, dead: None) -> None:
     process = start_play(reports, "failover.yml")
     assert process.stdout
@@ -693,6 +700,7 @@ def test_one_server_in_two_spellings(reports: Path, original: dict[str, str]) ->
     assert service() == "inactive"
 
 
+@pytest.mark.long(reason="two spellings of one server cover who uses the standby")
 def test_a_client_that_is_not_looked_at_keeps_the_standby(reports: Path, switched: None) -> None:
     lab("cut", "phone2")
     back = play(reports, *QUICK_BACK, "-e", "standby_state=cold")

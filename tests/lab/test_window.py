@@ -598,6 +598,7 @@ def test_a_keeper_that_cannot_start_it_is_helped(
     assert "stopped_again" not in [row["event"] for row in last["events"]]
 
 
+@pytest.mark.long(reason="unit tests of the keeper cover it")
 def test_a_crash_within_the_time_in_which_it_has_to_stay(reports: Path) -> None:
     """Docker restarts it at once, so its state is "running" whenever the keeper looks."""
     bench = Bench(reports, *DIES, "-e", "llm_window_stay_s=10")
