@@ -43,17 +43,21 @@ class ActionModule(ActionBase):
         pause = args["hold_down_s"] / max(times - 1, 1)
         began, spoke = time.monotonic(), 0
         found: dict[str, Any] = {}
+        earlier: list[Any] | None = None if times == 1 else []  # each reply is compared with them
         while spoke < times:
             if spoke:
                 time.sleep(max(0.0, began + spoke * pause - time.monotonic()))
             gone = self._missing(config["url"], args["connect_s"])
-            found = {"healthy": False, "seen": gone} if gone else self._probe(config)
+            found = {"healthy": False, "seen": gone} if gone else self._probe(config, earlier)
             if not found["healthy"]:
                 break
             spoke += 1
             if times > 1:
                 text = f"{config['host']} spoke, {spoke} of {times} ({found['wall_s']:.1f} s)"
                 Display().display(f"    {text}")
+        if found.get("rehearsal"):
+            text = f"{config['host']} speaks with a rehearsal's weights: not judged as speech"
+            Display().display(f"    {text}")
         if "problems" in found:
             found["seen"] = "; ".join(row["seen"] for row in found["problems"])
         return {
@@ -61,14 +65,15 @@ class ActionModule(ActionBase):
             "healthy": found["healthy"],
             "seen": found["seen"],
             "times": spoke,
+            "rehearsal": found.get("rehearsal", False),
             "wall_s": time.monotonic() - began,
         }
 
     @staticmethod
-    def _probe(config: dict[str, Any]) -> dict[str, Any]:
+    def _probe(config: dict[str, Any], earlier: list[Any] | None) -> dict[str, Any]:
         from understudy.bench.primary import probe  # a dead primary need not wait for it
 
-        return probe(config)
+        return probe(config, earlier)
 
     @staticmethod
     def _missing(url: str, seconds: float) -> str:

@@ -15,7 +15,7 @@ try:
     from understudy.audio.pcm import SAMPLE_RATE, write_wav
     from understudy.audio.speech_check import check
     from understudy.serve.canary import fresh_sentence
-    from understudy.serve.client import is_text, samples_of
+    from understudy.serve.client import is_rehearsal, is_text, samples_of
 except ImportError as error:
     missing: ImportError | None = error
 else:
@@ -48,7 +48,11 @@ class ActionModule(ActionBase):
                 "url": result["url"],
                 "msg": f"{result['url']}: {error}",
             }
-        found = check(samples, SAMPLE_RATE, text=args["text"], loudness=False)
+        rehearsal = is_rehearsal(headers)
+        found = check(samples, SAMPLE_RATE, text=args["text"], rehearsal=rehearsal, loudness=False)
+        if rehearsal:
+            text = f"{result['url']} speaks with a rehearsal's weights: not judged as speech"
+            Display().display(f"    {text}")
         wav = args.get("wav")
         try:
             if wav:
@@ -57,6 +61,7 @@ class ActionModule(ActionBase):
             Display().warning(f"control node: {wav} was not kept: {error}; the voice was heard")
             wav = None
         result |= {"at": time.time(), "audio": found, "text": args["text"], "wav": wav}
+        result["rehearsal"] = rehearsal
         if found["problems"]:
             result |= {"failed": True, "msg": f"{result['url']}: {'; '.join(found['problems'])}"}
         return result

@@ -10,6 +10,8 @@ DOCUMENTATION = r"""
 module: tts_probe
 short_description: Make a voice server speak, once or for a while
 description:
+  - What it answers must be speech, and another recording for each sentence. Asked once, it has to
+    speak two sentences, the second only after a good answer to the first.
   - Asks from the control node over HTTP; no task touches the primary. A dead one is never waited
     for longer than O(connect_s).
 options:
@@ -67,6 +69,10 @@ times:
   description: How often it spoke.
   returned: always
   type: int
+rehearsal:
+  description: Whether it says that its weights are a rehearsal's, so that it need not be speech.
+  returned: always
+  type: bool
 wall_s:
   description: How long it all took, in seconds.
   returned: always

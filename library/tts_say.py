@@ -93,6 +93,12 @@ audio:
   description: What C(understudy.audio.speech_check.check) found; from the action plugin.
   returned: success
   type: dict
+rehearsal:
+  description: >-
+    Whether the server says that its weights are a rehearsal's, so that it need not be speech; from
+    the action plugin.
+  returned: success
+  type: bool
 """
 
 import base64

@@ -3,7 +3,8 @@
 The files have upstream's names and format and are loaded by the unmodified
 ``ChatterboxTTS.from_local``. Only the *sizes* of a few inner modules differ;
 they are written to ``rehearsal.json`` beside the weights, and `shrink` must be
-called with them before the model is built. Real weights have no such file.
+called with them before the model is built. Real weights have no such file: with it, a server says
+that it rehearses, and nobody expects speech of it.
 
 What a random model lacks is an ending: it would run into the token cap every
 time. So one direction of the hidden space is reserved. It grows with the
@@ -34,7 +35,7 @@ def make_weights(out_dir: Path, *, small: bool = True) -> None:
 
     Args:
         out_dir: receives ``ve``, ``t3_cfg``, ``s3gen`` (safetensors), ``tokenizer.json``
-            and, when small, ``rehearsal.json``. The default voice (``conds.pt``)
+            and ``rehearsal.json``. The default voice (``conds.pt``)
             needs a recording: see `make_all`.
         small: False writes the full-size model (3.2 GB), for tests on a GPU.
     """
@@ -57,9 +58,8 @@ def make_weights(out_dir: Path, *, small: bool = True) -> None:
         state = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
         save_file(state, str(out_dir / f"{name}.safetensors"))
     _write_tokenizer(out_dir / "tokenizer.json")
-    if small:
-        marker = {"architecture": ARCHITECTURE, "seed": SEED, "what": "small random weights"}
-        (out_dir / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    marker = {"architecture": ARCHITECTURE if small else {}, "seed": SEED, "what": "random weights"}
+    (out_dir / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
 
 def make_voice(path: Path, seconds: float = 8.0) -> None:

@@ -69,17 +69,19 @@ def speak_checked(
     catch: tuple[type[Exception], ...] = (),
     cut_off: Callable[[SpeechT], str | None] = lambda _: None,
     on_retry: Callable[[Attempt[SpeechT]], None] = lambda _: None,
+    rehearsal: Callable[[SpeechT], bool] = lambda _: False,
     loudness: bool = True,
 ) -> Attempt[SpeechT]:
     """Synthesise a text until its audio passes the check, or the retries are used up.
 
     Args:
         speak: returns the audio of an attempt, by the attempt's index (which selects the seed).
-        text: what is synthesised; its words bound the plausible length.
+        text: what is synthesised; it bounds the plausible length.
         retries: how many attempts may follow the first.
         catch: what an attempt may raise and be repeated for; all else is passed on.
         cut_off: returns the sentence about audio that was cut off, else None.
         on_retry: called with every attempt that is followed by another one.
+        rehearsal: returns whether audio is said to be made with a rehearsal's weights.
         loudness: passed to `speech_check.check`.
 
     Returns:
@@ -91,7 +93,13 @@ def speak_checked(
         except catch as error:
             attempt = Attempt[SpeechT](index, error=error)
         else:
-            audio = speech_check.check(speech.samples, speech.rate, text=text, loudness=loudness)
+            audio = speech_check.check(
+                speech.samples,
+                speech.rate,
+                text=text,
+                rehearsal=rehearsal(speech),
+                loudness=loudness,
+            )
             attempt = Attempt(index, speech, audio, cut_off(speech))
             if not attempt.problems:
                 break

@@ -1,4 +1,8 @@
-"""Whether audio is speech as far as can be measured: length, level, silence, clipping."""
+"""Whether audio is speech as far as can be measured, and a voice reference usable.
+
+`measure` knows samples: level, silence, clipping. `check` knows a text, too: that it is speech, as
+long as the text needs, without long pauses. What is said is not known.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from understudy.audio.frames import Frames
 from understudy.audio.pcm import PCM_SCALE, SAMPLE_RATE, AudioError, opened, reason
+from understudy.audio.spoken_length import (
+    has_pause,
+    longest_plausible_s,
+    repeats,
+    shortest_plausible_s,
+)
+from understudy.audio.voice_activity import Activity
 from understudy.common.files import WAV_BYTES, read_bytes
 
 FRAME_S = 0.02
@@ -21,30 +33,27 @@ CLIPPED_RUN = 3
 LOUDNESS_BLOCK_S = 0.4
 
 
+#: Random weights end by themselves, but know nothing of the text: the shortest time by this.
+REHEARSAL_SHORTER = 3.0
+
+#: Frames are measured from this rate on.
+MIN_RATE_HZ = 8_000
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What `check` lets pass. Lenient: a rehearsal speaks with random weights.
+    """What `measure` lets pass.
 
     Attributes:
         min_peak_dbfs: below this loudest sample the audio counts as silent.
         max_silence_ratio: share of silent frames from which it counts as silent too.
         max_clipped_ratio: share of clipped samples from which it counts as clipped.
-        min_s: shortest audio of any text, in seconds.
-        min_s_per_word: and for each word of it.
-        max_s: longest audio, in seconds, before the words are counted.
-        max_s_per_word: and for each word of it.
-        max_s_untold: longest audio when the text is not known, in seconds.
         rate_hz: the sample rate expected.
     """
 
     min_peak_dbfs: float = -45.0
     max_silence_ratio: float = 0.95
     max_clipped_ratio: float = 0.001
-    min_s: float = 0.1
-    min_s_per_word: float = 0.08
-    max_s: float = 5.0
-    max_s_per_word: float = 2.5
-    max_s_untold: float = 60.0
     rate_hz: int = SAMPLE_RATE
 
 
@@ -88,12 +97,21 @@ def loudness_lufs(samples: npt.NDArray[Any], rate: int) -> float | None:
 
 
 def clipped_samples(samples: npt.NDArray[Any]) -> int:
-    """Return how many samples [N] stand at full scale in runs of at least three.
+    """Return how many samples [N] stand at the highest or lowest value in runs of at least three.
 
-    One or two are a peak that fits exactly; three are a flat top.
+    One or two are a peak; three are a flat top, at full scale or below it: the model's vocoder
+    clamps at 0.99, and what was clipped may have been turned down later. Two steps of 16-bit PCM
+    count as the same value.
     """
-    full = np.abs(samples) >= (PCM_SCALE - 1) / PCM_SCALE
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], full, [False])).astype(np.int8)))
+    if not len(samples):
+        return 0
+    near = 2 / PCM_SCALE
+    flat = (samples >= samples.max() - near, samples <= samples.min() + near)
+    return sum(_in_runs(top) for top in flat)
+
+
+def _in_runs(where: npt.NDArray[np.bool_]) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], where, [False])).astype(np.int8)))
     lengths = edges[1::2] - edges[::2]
     return int(lengths[lengths >= CLIPPED_RUN].sum())
 
@@ -123,29 +141,68 @@ def check(
     samples: npt.NDArray[Any],
     rate: int,
     *,
-    text: str | None = None,
-    limits: Limits | None = None,
+    text: str,
+    rehearsal: bool = False,
     loudness: bool = True,
 ) -> dict[str, Any]:
-    """Measure audio and say what is wrong with it as speech.
+    """Measure the audio of a text and say what is wrong with it as speech.
 
     Args:
         samples: in [-1, 1], shape [N] (or [N, channels], which is a problem).
         rate: in Hz.
-        text: what was to be said; its words bound the plausible length.
+        text: what was to be said; it bounds the length and the pauses.
+        rehearsal: the server says that its weights are a rehearsal's: random ones, which make a
+            noise. Then it need not be speech, and its pauses and its shortest time are not judged
+            as strictly.
+        loudness: measure that too; False spares a server SciPy, two seconds of its start.
+
+    Returns:
+        As `measure`. ``problems`` is empty for plausible speech.
+    """
+    found = measure(samples, rate, loudness=loudness)
+    problems: list[str] = found["problems"]
+    if rate < MIN_RATE_HZ or any(row.startswith(("empty", "silent")) for row in problems):
+        return found
+    duration, shortest = found["duration_s"], shortest_plausible_s(text)
+    longest = longest_plausible_s(text)
+    spoken = duration
+    if rehearsal:
+        shortest /= REHEARSAL_SHORTER
+    else:
+        heard = Activity.of(Frames.of(_mono(samples), rate))
+        spoken = min(duration, heard.spoken_s)
+        if wrong := heard.not_speech(monotonous=repeats(text)):
+            problems.append(f"not speech: {wrong}")
+        elif pause := heard.dead_air(has_pause(text)):
+            problems.append(f"dead air: {pause}")
+    if spoken < shortest:
+        seen = f"{spoken:.1f} s, expected at least {shortest:.1f} s"
+        problems.append(f"too short for the text: {seen}")
+    if duration > longest:
+        seen = f"{duration:.1f} s, expected at most {longest:.1f} s"
+        problems.append(f"absurdly long for the text: {seen}")
+    return found
+
+
+def measure(
+    samples: npt.NDArray[Any], rate: int, *, limits: Limits | None = None, loudness: bool = True
+) -> dict[str, Any]:
+    """Measure audio and say what is wrong with it as audio.
+
+    Args:
+        samples: in [-1, 1], shape [N] (or [N, channels], which is a problem).
+        rate: in Hz.
         limits: what passes; the defaults of `Limits` when None.
         loudness: measure that too; False spares a server SciPy, two seconds of its start.
 
     Returns:
-        The object "Audio" of docs/run-directory.md. ``problems`` is empty for
-        plausible speech. Levels are null for digital silence.
+        The object "Audio" of docs/run-directory.md. Levels are null for digital silence.
     """
     limits = limits or Limits()
     channels = 1 if samples.ndim == 1 else int(samples.shape[1])
-    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    mono = _mono(samples)
     finite = bool(np.isfinite(samples).all())
     bad = int(np.size(samples) - np.isfinite(samples).sum())
-    mono = np.nan_to_num(np.asarray(mono, dtype=np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
     n = len(mono)
     duration = n / rate if rate > 0 else 0.0
 
@@ -172,9 +229,7 @@ def check(
     elif n and ratio > limits.max_silence_ratio:
         problems.append(f"silent: {100 * ratio:.0f} % of it is below {SILENT_FRAME_DBFS:.0f} dBFS")
     if n and clipped > limits.max_clipped_ratio * n:
-        problems.append(f"clipped: {clipped} of {n} samples at full scale")
-    if n:
-        problems += _length_problems(duration, text, limits)
+        problems.append(f"clipped: {clipped} of {n} samples in flat tops")
 
     return {
         "sample_rate_hz": rate,
@@ -192,23 +247,10 @@ def check(
     }
 
 
-def _length_problems(duration: float, text: str | None, limits: Limits) -> list[str]:
-    """Return what is implausible about a length in seconds."""
-    if text is None:
-        if duration < limits.min_s:
-            return [f"too short: {duration:.1f} s"]
-        if duration > limits.max_s_untold:
-            return [f"absurdly long: {duration:.1f} s"]
-        return []
-    words = count_words(text)
-    shortest = max(limits.min_s, limits.min_s_per_word * words)
-    longest = limits.max_s + limits.max_s_per_word * words
-    count = f"{words} word" + ("" if words == 1 else "s")
-    if duration < shortest:
-        return [f"too short for {count}: {duration:.1f} s, expected at least {shortest:.1f} s"]
-    if duration > longest:
-        return [f"absurdly long for {count}: {duration:.1f} s, expected at most {longest:.1f} s"]
-    return []
+def _mono(samples: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return samples [N] without what is not finite; the mean of more than one channel."""
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    return np.nan_to_num(np.asarray(mono, dtype=np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -294,7 +336,7 @@ def _recording_problems(path: Path, samples: npt.NDArray[Any], rate: int) -> lis
     clipped = max(clipped_samples(channel) for channel in samples.T)
     if clipped > Limits().max_clipped_ratio * max(1, len(samples)):
         worse.append(
-            f"{path} is clipped: {clipped} of {len(samples)} samples at full scale; "
+            f"{path} is clipped: {clipped} of {len(samples)} samples in flat tops; "
             "expected a recording with headroom"
         )
     unusable = []
@@ -316,9 +358,8 @@ def _recording_problems(path: Path, samples: npt.NDArray[Any], rate: int) -> lis
 
 
 def _silent(samples: npt.NDArray[Any], rate: int) -> str | None:
-    """Return the sentence of `check` about samples [N] that are silent."""
-    limits = Limits(rate_hz=rate, max_s_untold=math.inf)
-    problems = check(samples, rate, limits=limits, loudness=False)["problems"]
+    """Return the sentence of `measure` about samples [N] that are silent."""
+    problems = measure(samples, rate, limits=Limits(rate_hz=rate), loudness=False)["problems"]
     return next((problem for problem in problems if problem.startswith("silent")), None)
 
 

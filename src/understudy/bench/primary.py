@@ -13,6 +13,7 @@ from typing import Any
 
 from understudy.audio import pcm, speech_check
 from understudy.audio.attempt import MAX_RETRIES, Attempt, speak_checked
+from understudy.audio.same_recording import same_recording
 from understudy.common.jsonio import write_json
 from understudy.common.progress import Progress
 from understudy.common.stats import summary
@@ -82,18 +83,27 @@ def run(
     return result
 
 
-def probe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Find out whether a primary is healthy: it must say a sentence it never said before.
+def probe(
+    config: Mapping[str, Any], earlier: list[tuple[str, pcm.Samples]] | None = None
+) -> dict[str, Any]:
+    """Find out whether a primary is healthy: it must speak sentences that it never spoke before.
+
+    Each must be speech, and no two replies may be the same recording. A second sentence is asked
+    for only after a good reply to the first, so that a dead primary is found dead as quickly.
 
     Args:
         config: as for `run`, without utterances and directories.
+        earlier: the sentences of earlier probes of this server and their replies. One more is asked
+            for, compared with them, and added. None asks for two.
 
     Returns:
-        ``{url, healthy, health, spoke, wall_s, audio, busy}`` as in ``preflight.json``, and
-        ``problems``: ``{seen, next}`` for everything that is wrong; none when healthy.
+        ``{url, healthy, health, spoke, wall_s, audio, busy}`` as in ``preflight.json``, of the last
+        sentence, ``rehearsal`` (it says that its weights are a rehearsal's, so that it need not be
+        speech), and ``problems``: ``{seen, next}`` for everything that is wrong; none when healthy.
     """
     found: dict[str, Any] = {"url": config["url"], "healthy": False, "health": None}
     found |= {"spoke": False, "wall_s": None, "audio": None, "problems": [], "busy": []}
+    found["rehearsal"] = False
     problems: list[dict[str, str]] = found["problems"]
 
     def add(error: VoiceServerError) -> None:
@@ -104,6 +114,7 @@ def probe(config: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         problems.append({"seen": str(error), "next": f"correct the inventory of {config['host']}"})
         return found
+    replies = [] if earlier is None else earlier
     with server:
         try:
             found["health"] = server.health()
@@ -111,27 +122,47 @@ def probe(config: Mapping[str, Any]) -> dict[str, Any]:
             add(error)
             if not error.reached:
                 return found
-        text, began = fresh_sentence(), time.time()
-        try:
-            spoken = server.speak(text, config["reference_audio"], tuning)
-        except VoiceServerError as error:
-            add(error)
-            return found
-        finally:
-            found["busy"] = [{"what": "synthesis", "start": began, "end": time.time()}]
-    found["wall_s"] = spoken.wall_s
-    found["audio"] = speech_check.check(spoken.samples, spoken.rate, text=text)
-    found["spoke"] = not found["audio"]["problems"]
-    problems += [
-        {
-            "seen": f"asking for speech at {server.speech_url}: {problem}",
-            "next": f"read the log of the voice server on {config['host']}: "
-            "it answers, but not with speech",
-        }
-        for problem in found["audio"]["problems"]
-    ]
-    found["healthy"] = not problems
+        for _ in range(2 if earlier is None else 1):
+            text, began = fresh_sentence(text for text, _ in replies), time.time()
+            try:
+                spoken = server.speak(text, config["reference_audio"], tuning)
+            except VoiceServerError as error:
+                add(error)
+                found["spoke"] = False
+                return found
+            finally:
+                found["busy"].append({"what": "synthesis", "start": began, "end": time.time()})
+            found |= {"wall_s": spoken.wall_s, "rehearsal": spoken.rehearsal}
+            found["audio"], wrong = _heard(text, spoken, replies)
+            found["spoke"] = not wrong
+            problems += [
+                {
+                    "seen": f"asking for speech at {server.speech_url}: {problem}",
+                    "next": f"read the log of the voice server on {config['host']}: "
+                    "it answers, but not with speech",
+                }
+                for problem in wrong
+            ]
+            if problems:
+                return found
+            replies.append((text, spoken.samples))
+    found["healthy"] = True
     return found
+
+
+def _heard(
+    text: str, spoken: SpeechReply, earlier: list[tuple[str, pcm.Samples]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the measurements of a reply, and what is wrong with it as the speech of a text."""
+    audio = speech_check.check(
+        spoken.samples, spoken.rate, text=text, rehearsal=spoken.rehearsal, loudness=False
+    )
+    if audio["problems"]:
+        return audio, audio["problems"]
+    for other, samples in earlier:
+        if same_recording(spoken.samples, samples, spoken.rate):
+            return audio, [f"the same recording for two sentences, {other!r} and {text!r}"]
+    return audio, []
 
 
 class _Baseline:
@@ -240,6 +271,7 @@ class _Baseline:
             utterance["text"],
             retries=self._retries,
             catch=(VoiceServerError,),
+            rehearsal=lambda reply: reply.rehearsal,
             on_retry=on_retry,
         )
         row["error"] = _reason(attempt)

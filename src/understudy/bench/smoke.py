@@ -60,7 +60,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         result["error"] = brief(describe(error))
         return result
     result["watermarker"] = _watermarker()
-    checked = speech_check.check(said.samples, said.rate, text=TEXT)
+    rehearsal = voice.info["rehearsal"] is True
+    checked = speech_check.check(said.samples, said.rate, text=TEXT, rehearsal=rehearsal)
     pcm.write_wav(Path(config["out"]).expanduser(), said.samples, said.rate)
     smoke.update(ok=not checked["problems"], wall_s=said.wall_s, audio=checked)
     if checked["problems"]:

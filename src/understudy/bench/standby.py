@@ -178,6 +178,7 @@ class _Bench:
             retries=MAX_RETRIES if out_dir else 0,
             catch=(Exception,),  # recorded with the utterance, the others go on
             cut_off=lambda speech: speech.cut_off,
+            rehearsal=lambda _: voice.info["rehearsal"] is True,
             on_retry=lambda failed: row["retries"].append(
                 {"seed": seed(failed.index), "reason": _reason(failed)}
             ),

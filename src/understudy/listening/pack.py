@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import random
 import secrets
@@ -313,8 +312,8 @@ def _usable(path: Path) -> tuple[list[str], tuple[Samples, int] | None]:
         samples, rate = pcm.read_wav(path)
     except AudioError as error:
         return [str(error)], None
-    limits = Limits(rate_hz=rate, max_s_untold=math.inf, min_s=0.0, max_clipped_ratio=1.0)
-    found = speech_check.check(samples, rate, limits=limits, loudness=False)["problems"]
+    limits = Limits(rate_hz=rate, max_clipped_ratio=1.0)
+    found = speech_check.measure(samples, rate, limits=limits, loudness=False)["problems"]
     return [f"{path} is {one}" for one in found], None if found else (samples, rate)
 
 

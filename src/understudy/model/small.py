@@ -1,4 +1,4 @@
-"""The small architecture of a rehearsal's weights, named by a marker file beside them.
+"""The small architecture of a rehearsal's random weights, named by a marker file beside them.
 
 Real weights have no such file.
 """
@@ -27,7 +27,10 @@ ARCHITECTURE: dict[str, int] = {
 
 
 def read_marker(weights_dir: Path) -> dict[str, int] | None:
-    """Return the architecture in ``rehearsal.json``, or None for real weights."""
+    """Return the architecture in ``rehearsal.json``, or None for real weights.
+
+    It is empty for random weights of the full size.
+    """
     marker = weights_dir / MARKER
     if not marker.is_file():
         return None

@@ -23,6 +23,9 @@ from understudy.common.urls import endpoint
 from understudy.model.types import Tuning
 
 TOKEN_HEADER = "X-Internal-Token"
+
+#: Of a reply: ``true`` where the server speaks with a rehearsal's random weights.
+REHEARSAL_HEADER = "X-Understudy-Rehearsal"
 SHOWN_CHARACTERS = 200
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
@@ -68,6 +71,11 @@ class SpeechReply:
     ttfb_s: float
     headers: dict[str, str]
     status: int
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether the server says that its weights are a rehearsal's, which make no speech."""
+        return is_rehearsal(self.headers)
 
 
 def read_token(path: Path | str | None) -> str | None:
@@ -290,6 +298,11 @@ def is_text(headers: Mapping[str, str], body: bytes) -> bool:
     kind, head = headers.get("content-type", ""), body[:SHOWN_CHARACTERS]
     printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
     return kind.startswith(_TEXT_TYPES) or _is_html(kind, body) or (len(head) >= 16 and printable)
+
+
+def is_rehearsal(headers: Mapping[str, str]) -> bool:
+    """Return whether a reply, by its headers with names in lower case, is a rehearsal's."""
+    return headers.get(REHEARSAL_HEADER.lower()) == "true"
 
 
 def samples_of(headers: Mapping[str, str], body: bytes) -> Samples:

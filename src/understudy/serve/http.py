@@ -25,6 +25,7 @@ from understudy.model.types import Synthesis, Tuning
 from understudy.model.weights import MANIFEST
 from understudy.serve import openapi
 from understudy.serve.auth import AuthMiddleware
+from understudy.serve.client import REHEARSAL_HEADER
 from understudy.serve.config import HEALTH_PATH, METRICS_PATH, OPENAI_PATH, ServerConfig
 from understudy.serve.jobs import Unavailable
 from understudy.serve.metrics import Metrics
@@ -124,15 +125,31 @@ class _Routes:
         voice = body.reference_audio or self.config.default_voice
         tuning = body.tuning(self.config.default_tuning)
         speech = await self._speak(request, "text", body.text, [voice], tuning)
-        return _pcm(speech, "application/octet-stream")
+        return self._pcm(speech, "application/octet-stream")
 
     async def openai_speech(self, request: Request, body: OpenAISpeechRequest) -> Response:
         voices = [body.voice, f"{body.voice}.wav"]
         tuning = body.tuning(self.config.default_tuning)
         speech = await self._speak(request, "input", body.input, voices, tuning)
         if body.response_format == "pcm":
-            return _pcm(speech, "audio/pcm")
-        return Response(pcm.to_wav(speech.samples, speech.rate), media_type="audio/wav")
+            return self._pcm(speech, "audio/pcm")
+        wav = pcm.to_wav(speech.samples, speech.rate)
+        return Response(wav, headers=self._rehearsal(), media_type="audio/wav")
+
+    def _pcm(self, said: Synthesis, media_type: str) -> Response:
+        """Return raw PCM with the headers of the contract."""
+        headers = {
+            "X-Audio-Duration": f"{len(said.samples) / said.rate:.3f}",
+            "X-Sample-Rate": str(said.rate),
+            "X-Channels": "1",
+            "X-Format": "pcm_s16le",
+            **self._rehearsal(),
+        }
+        return Response(pcm.float_to_pcm16(said.samples), headers=headers, media_type=media_type)
+
+    def _rehearsal(self) -> dict[str, str]:
+        """Return the header by which nobody takes random weights for a voice; else none."""
+        return {REHEARSAL_HEADER: "true"} if self._worker.synthesizer.rehearsal else {}
 
     async def _speak(
         self, request: Request, name: str, text: str, voices: list[str], tuning: Tuning
@@ -303,17 +320,6 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(Exception, broken)
-
-
-def _pcm(said: Synthesis, media_type: str) -> Response:
-    """Return raw PCM with the headers of the contract."""
-    headers = {
-        "X-Audio-Duration": f"{len(said.samples) / said.rate:.3f}",
-        "X-Sample-Rate": str(said.rate),
-        "X-Channels": "1",
-        "X-Format": "pcm_s16le",
-    }
-    return Response(pcm.float_to_pcm16(said.samples), headers=headers, media_type=media_type)
 
 
 def _sentence(error: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from understudy.serve.client import TOKEN_HEADER
+from understudy.serve.client import REHEARSAL_HEADER, TOKEN_HEADER
 from understudy.serve.config import OPENAI_PATH
 from understudy.serve.requests import Refusal
 
@@ -27,6 +27,10 @@ SPEECH_HEADERS = {
     "X-Sample-Rate": {"schema": {"type": "integer"}, "description": "in Hz"},
     "X-Channels": {"schema": {"type": "integer"}},
     "X-Format": {"schema": {"type": "string"}},
+    REHEARSAL_HEADER: {
+        "schema": {"type": "string", "enum": ["true"]},
+        "description": "only with a rehearsal's random weights: a noise, no voice",
+    },
 }
 
 

@@ -89,6 +89,11 @@ class TextSynthesizer:
         self.default_problem: str | None = None
         self._files, self._metrics = files, metrics
 
+    @property
+    def rehearsal(self) -> bool:
+        """Whether the weights are a rehearsal's: random ones, which make a noise."""
+        return self.voice is not None and self.voice.info.get("rehearsal") is True
+
     def speak(
         self, text: str, reference: Path, tuning: Tuning, should_stop: Callable[[], bool]
     ) -> Synthesis:
@@ -106,7 +111,9 @@ class TextSynthesizer:
         try:
             pieces = [self._piece(piece, tuning, should_stop) for piece in split_text(text)]
             speech = _joined(pieces)
-            found = speech_check.check(speech.samples, speech.rate, text=text, loudness=False)
+            found = speech_check.check(
+                speech.samples, speech.rate, text=text, rehearsal=self.rehearsal, loudness=False
+            )
             if found["problems"]:
                 raise NoSpeech("; ".join(found["problems"]))
         finally:
@@ -147,6 +154,7 @@ class TextSynthesizer:
             catch=(ModelError,),
             cut_off=lambda speech: speech.cut_off,
             on_retry=on_retry,
+            rehearsal=lambda _: self.rehearsal,
             loudness=False,
         )
         if attempt.speech is not None and not attempt.check_problems:
@@ -212,7 +220,7 @@ def _joined(pieces: list[Synthesis]) -> Synthesis:
     parts: list[Any] = []
     trailing = 0.0
     for piece in pieces:
-        heard = speech_check.check(piece.samples, rate, loudness=False)
+        heard = speech_check.measure(piece.samples, rate, loudness=False)
         if parts:
             silence = max(0.0, PAUSE_S - trailing - heard["leading_silence_s"])
             parts.append(np.zeros(round(silence * rate), np.float32))

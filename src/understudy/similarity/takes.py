@@ -75,6 +75,7 @@ def _spoken(
         lambda index: voice.speak(row["text"], seed=first + index * RETRY_SEED_STEP, tuning=tuning),
         row["text"],
         cut_off=lambda speech: speech.cut_off,
+        rehearsal=lambda _: voice.info["rehearsal"] is True,
     )
     assert attempt.speech is not None
     if attempt.problems:

@@ -255,6 +255,8 @@ def primary_check(host: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
     if facts.get("spoke") and not facts.get("problems"):
         audio = facts["audio"]
         detail = f"spoke {audio['duration_s']:.1f} s in {facts['wall_s']:.1f} s at {facts['url']}"
+        if facts.get("rehearsal"):
+            detail += ", with a rehearsal's weights: not judged as speech"
         return [check("primary", host, True, detail, "", value=facts["wall_s"], unit="s")]
     problems = facts.get("problems") or [
         {"seen": facts.get("seen") or "it did not speak", "next": f"curl {facts.get('url')}"}
