@@ -1,11 +1,13 @@
 """A voice made from a formula: pulses through resonators, syllable by syllable.
 
-Nobody's voice is in it, and it needs no program: the tests of the similarity check use it.
+Nobody's voice is in it, and it needs no program: the tests of the similarity check use it. The
+speech check takes it for speech.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +41,29 @@ def say(speaker: Speaker, index: int, chance: np.random.Generator) -> np.ndarray
     pitch = speaker.f0_hz * 2 ** (0.25 * chance.standard_normal() / 12)
     pace = 1 + 0.03 * chance.standard_normal()
     parts = [np.zeros(2400)]
-    for vowel in text.integers(0, len(VOWELS), 5):
+    vowels = text.integers(0, len(VOWELS), 6)
+    for vowel, then in pairwise(vowels):
         n = int(RATE * 0.2 * pace * (1 + 0.05 * chance.standard_normal()))
         curve = np.linspace(2.0, -2.0, n) * (1 + 0.05 * chance.standard_normal())
         phase = np.cumsum(pitch * 2 ** (curve / 12) / RATE)
         source = np.diff(np.floor(phase), prepend=0.0) + 0.003 * chance.standard_normal(n)
         sound = signal.lfilter([1], [1, -speaker.slope], source)
-        for formant in (*VOWELS[vowel], 2700, 3600):
-            hertz = formant * speaker.tract * (1 + 0.01 * chance.standard_normal())
-            radius = np.exp(-np.pi * 90 / RATE)
-            sound = signal.lfilter(
-                [1 - radius], [1, -2 * radius * np.cos(2 * np.pi * hertz / RATE), radius**2], sound
-            )
+        tract = speaker.tract * (1 + 0.01 * chance.standard_normal())
+        fade = np.linspace(0, 1, n)  # from one vowel to the next
+        sound = (1 - fade) * _vowel(sound, vowel, tract) + fade * _vowel(sound, then, tract)
         sound /= np.sqrt((sound**2).mean())
         parts += [sound * np.hanning(n) ** 0.3, np.zeros(720)]
     samples = 0.08 * 10 ** (0.3 * chance.standard_normal() / 20) * np.concatenate(parts)
     return samples + 1e-4 * chance.standard_normal(len(samples))
+
+
+def _vowel(sound: np.ndarray, vowel: int, tract: float) -> np.ndarray:
+    """Return a source's sound behind the resonators of a vowel, at one loudness."""
+    radius = np.exp(-np.pi * 90 / RATE)
+    for formant in (*VOWELS[vowel], 2700, 3600):
+        turn = 2 * np.pi * formant * tract / RATE
+        sound = signal.lfilter([1 - radius], [1, -2 * radius * np.cos(turn), radius**2], sound)
+    return sound / np.sqrt((sound**2).mean())
 
 
 def take(place: Path, speaker: Speaker, seed: int) -> Path:

@@ -30,6 +30,10 @@ from understudy.common.files import WAV_BYTES, read_bytes
 FRAME_S = 0.02
 SILENT_FRAME_DBFS = -50.0
 CLIPPED_RUN = 3
+
+#: Below this there are no peaks that could be flat.
+FAINT = 0.01
+
 LOUDNESS_BLOCK_S = 0.4
 
 
@@ -103,11 +107,13 @@ def clipped_samples(samples: npt.NDArray[Any]) -> int:
     clamps at 0.99, and what was clipped may have been turned down later. Two steps of 16-bit PCM
     count as the same value.
     """
-    if not len(samples):
+    if not len(samples) or np.ptp(samples) < FAINT:
         return 0
-    near = 2 / PCM_SCALE
-    flat = (samples >= samples.max() - near, samples <= samples.min() + near)
-    return sum(_in_runs(top) for top in flat)
+    near, found = 2 / PCM_SCALE, 0
+    for side in (samples, -samples):
+        top = side.max()
+        found += _in_runs(side >= top - near) if top >= FAINT else 0
+    return found
 
 
 def _in_runs(where: npt.NDArray[np.bool_]) -> int:

@@ -185,19 +185,19 @@ class Activity:
 
 def _repetition(bands_db: Floats) -> tuple[float, int]:
     """Return the greatest likeness of bands [T, BANDS] to themselves some frames later."""
-    first, last = round(REPEATED_FROM_S / HOP_S), 2 * len(bands_db) // 3
-    if last <= first:
+    least, most = round(REPEATED_FROM_S / HOP_S), 2 * len(bands_db) // 3
+    if most <= least:
         return 0.0, 0
     heard = np.maximum(bands_db, bands_db.max() - 40)
     heard = heard - heard.mean(axis=0)
     spectrum = np.fft.rfft(heard, 2 * len(heard), axis=0)
     products = np.fft.irfft((np.abs(spectrum) ** 2).sum(axis=1))
     energy = np.concatenate(([0.0], np.cumsum((heard**2).sum(axis=1))))
-    lags = np.arange(first, last)
+    lags = np.arange(least, most)
     own, later = energy[-1 - lags], energy[-1] - energy[lags]
     likeness = products[lags] / np.sqrt(np.maximum(own * later, 1e-9))
-    best = int(likeness.argmax())
-    return float(likeness[best]), int(lags[best])
+    first = int(np.argmax(likeness > likeness.max() - 0.02))  # a loop is also like its double
+    return float(likeness.max()), int(lags[first])
 
 
 def _spoken_s(active: Mask) -> float:

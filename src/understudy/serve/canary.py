@@ -1,4 +1,4 @@
-"""Sentences that were not asked before, so that no cache and no recording can answer for a voice."""
+"""Sentences that were not asked before, so that no cache can answer for a voice."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def fresh_sentence(unlike: Iterable[str] = ()) -> str:
     """Return an English sentence of about ten words, without digits.
 
     Args:
-        unlike: up to ten sentences that were asked already; the new one shares no slot with them.
+        unlike: sentences that were asked already; while there are words left, it shares none.
     """
     asked = " ".join(unlike).lower()
     dice = random.SystemRandom()
     chosen = [
-        dice.choice([words for words in slot if words.lower() not in asked]) for slot in _SLOTS
+        dice.choice([words for words in slot if words.lower() not in asked] or slot)
+        for slot in _SLOTS
     ]
     first, *others = [chosen[index] for index in dice.choice(_ORDERS)]
     return " ".join((first[0].upper() + first[1:], *others)) + "."

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from loopback import HTML, RATE, Answer, Scripted, free_port, pcm_answer, speechlike
+from loopback import HTML, RATE, Answer, Scripted, free_port, pcm_answer, reads_out, speechlike
 
 from understudy.audio import pcm
 from understudy.bench import primary
@@ -267,26 +267,64 @@ def probe(fake, **changes):
     )
     problems, busy = found.pop("problems"), found.pop("busy")
     asked = found["spoke"] or found["wall_s"] or any("for speech" in p["seen"] for p in problems)
-    assert [row["what"] for row in busy] == (["synthesis"] if asked else [])
+    assert {row["what"] for row in busy} == ({"synthesis"} if asked else set())
     assert all(0 <= row["end"] - row["start"] < 60 for row in busy)
-    assert list(found) == ["url", "healthy", "health", "spoke", "wall_s", "audio"]
+    assert list(found) == ["url", "healthy", "health", "spoke", "wall_s", "audio", "rehearsal"]
     assert found["healthy"] is (not problems)
     assert all(set(p) == {"seen", "next"} and p["seen"] and p["next"] for p in problems)
     return found, [p["seen"] for p in problems]
 
 
-LONG_ENOUGH = pcm_answer(speechlike(4.0))
-
-
 def test_a_primary_that_speaks_is_healthy():
-    with Scripted(LONG_ENOUGH) as fake:
+    with Scripted(reads_out) as fake:
         found, problems = probe(fake)
-        probe(fake)
     assert problems == []
     assert (found["spoke"], found["audio"]["problems"]) == (True, [])
-    assert found["wall_s"] > 0
+    assert (found["wall_s"] > 0, found["rehearsal"]) == (True, False)
     first, second = (json.loads(r.body)["text"] for r in fake.spoken)
-    assert first != second  # never asked before
+    assert not set(first.lower().split()) & set(second.lower().split()) - PREPOSITIONS
+
+
+PREPOSITIONS = {"on", "the", "in", "at", "were", "be", "have", "been"}
+HUMMING = 0.3 * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
+HISSING = np.random.default_rng(1).normal(0, 0.05, 4 * RATE)
+
+
+@pytest.mark.parametrize(("audio", "seen"), [(HUMMING, "a pure tone"), (HISSING, "0 % of it")])
+def test_what_is_no_speech_is_not_healthy_and_is_asked_once(audio, seen):
+    with Scripted(pcm_answer(audio)) as fake:
+        found, problems = probe(fake)
+    assert (found["healthy"], found["spoke"], len(fake.spoken)) == (False, False, 1)
+    assert f"not speech: {seen}" in problems[0]
+
+
+def test_a_recording_that_answers_every_sentence_is_not_healthy():
+    with Scripted(pcm_answer(speechlike(4.0))) as fake:
+        found, problems = probe(fake)
+    assert (found["healthy"], found["spoke"], len(fake.spoken)) == (False, False, 2)
+    assert "the same recording for two sentences" in problems[0]
+    answers = iter([speechlike(4.0), 0.5 * speechlike(4.0)[2000:80_000]])
+    with Scripted(lambda _: pcm_answer(next(answers))) as fake:  # cut, and turned down
+        assert not probe(fake)[0]["healthy"]
+
+
+def test_replies_are_compared_with_all_earlier_ones():
+    recorded = [pcm_answer(speechlike(4.0, seed=seed)) for seed in (1, 2, 3, 1)]
+    earlier = []
+    with Scripted(lambda _: recorded.pop(0)) as fake:
+        healthy = [primary.probe(config(fake.url, "/nowhere"), earlier) for _ in range(4)]
+    assert [one["healthy"] for one in healthy] == [True, True, True, False]
+    assert len({text for text, _ in earlier}) == len(earlier) == 3
+
+
+def test_a_rehearsals_noise_is_enough_where_the_server_says_so():
+    headers = {"X-Understudy-Rehearsal": "true"}
+    answers = [np.random.default_rng(seed).normal(0, 0.05, 4 * RATE) for seed in (1, 2)]
+    with Scripted(lambda _: pcm_answer(answers.pop(0), **headers)) as fake:
+        found, problems = probe(fake)
+    assert (problems, found["healthy"], found["rehearsal"]) == ([], True, True)
+    with Scripted(pcm_answer(np.zeros(4 * RATE), **headers)) as fake:
+        assert "silent" in probe(fake)[1][0]
 
 
 def test_a_mute_primary_is_not_healthy_whatever_its_health_says():
@@ -307,8 +345,9 @@ def test_html_everywhere_is_two_problems():
 
 
 def test_a_primary_that_speaks_but_has_no_health():
-    with Scripted(LONG_ENOUGH, health=Answer(b"", 404)) as fake:
+    with Scripted(reads_out, health=Answer(b"", 404)) as fake:
         found, problems = probe(fake)
+    assert len(fake.spoken) == 1
     assert (found["spoke"], found["healthy"], found["health"]) == (True, False, None)
     assert "status 404" in problems[0]
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import formula_voice as formula
 import numpy as np
@@ -413,6 +413,7 @@ class FakeVoice:
     """Speaks by the formula, a take per seed; the first attempt at u02 is cut off."""
 
     has_default = True
+    info: ClassVar = {"rehearsal": False}
 
     def __init__(self) -> None:
         self.speaker, self.seeds = formula.Speaker(170, 1.1), []
