@@ -30,6 +30,7 @@ from pathlib import Path
 import httpx
 
 from understudy.audio import pcm, speech_check
+from understudy.serve.client import is_rehearsal
 
 WORDS = re.findall(
     r"\w+",
@@ -78,10 +79,11 @@ def texts(count: int, seed: int) -> list[str]:
     return list(found)
 
 
-def plausible(text: str, body: bytes) -> str | None:
+def plausible(text: str, reply: httpx.Response) -> str | None:
     """What is wrong with the audio of a text, as far as one can tell without knowing it."""
-    samples = pcm.pcm16_to_float(body)
-    return "; ".join(speech_check.check(samples, pcm.SAMPLE_RATE, text=text)["problems"]) or None
+    samples, rehearsal = pcm.pcm16_to_float(reply.content), is_rehearsal(reply.headers)
+    found = speech_check.check(samples, pcm.SAMPLE_RATE, text=text, rehearsal=rehearsal)
+    return "; ".join(found["problems"]) or None
 
 
 def run(
@@ -94,7 +96,7 @@ def run(
     path: str = "/synthesize",
     timeout_s: float = 120.0,
     attempts: int = 50,
-    judge: Callable[[str, bytes], str | None] = plausible,
+    judge: Callable[[str, httpx.Response], str | None] = plausible,
     seed: int = 1,
     say: Callable[[str], None] = lambda _: None,
 ) -> Load:
@@ -131,7 +133,7 @@ def run(
         elif abs(float(reply.headers["X-Audio-Duration"]) - len(reply.content) / 48_000) > 0.02:
             problem = "the announced length is another"
         else:
-            problem = judge(text, reply.content)
+            problem = judge(text, reply)
         digest = hashlib.sha256(reply.content).hexdigest()
         with lock:
             if reply.status_code == 200:

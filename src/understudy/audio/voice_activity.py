@@ -3,7 +3,7 @@
 No model: a few properties that the speech of every language has. The limits lie between what was
 measured of voices (espeak-ng, flite, recorded people) and of impostors; ``docs/measurements.md``
 has the figures, ``tests/tools/speech_gates.py`` takes them. Speech that is played backwards, or
-cut into pieces of 50 ms and shuffled, has these properties, too: only its words are wrong.
+cut into pieces and shuffled, has these properties, too: only its words are wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_VOICED, MIN_VOICED_SHORT = 0.2, 0.1
 
 #: In the middle of the voiced frames so many bands are within 20 dB of the loudest one: a vowel has
 #: a few formants. Pure tones have fewer such bands, buzzers and engines nearly all.
-NEAR_DB, MIN_BANDS, MAX_BANDS = 20.0, 3, 17
+NEAR_DB, MIN_BANDS, MIN_BANDS_LONG, MAX_BANDS = 20.0, 3.0, 3.5, 17.0
 
 #: The pitch stands still where it changes by less than 0.3 % in 20 ms: in some voiced frames of
 #: speech, in most of music and in all of a tone. The more voice there is, the less of it does.
@@ -143,7 +143,7 @@ class Activity:
             return (
                 f"{_percent(self.voiced)} of it is voiced, expected {_percent(min_voiced)} or more"
             )
-        if self.bands < MIN_BANDS:
+        if self.bands < (MIN_BANDS_LONG if long else MIN_BANDS):
             return "a pure tone without a vowel's formants"
         if short:
             return None
