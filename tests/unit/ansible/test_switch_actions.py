@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import loopback
+import numpy as np
 import pytest
 
 from understudy.audio.pcm import float_to_pcm16
@@ -189,3 +190,84 @@ def test_a_recording_that_cannot_be_kept_does_not_undo_the_switch(
     assert (result["audio"]["problems"], result["wav"]) == ([], None)
     assert len(warned) == 1
     assert str(wav) in warned[0]
+
+
+def heard(
+    monkeypatch: pytest.MonkeyPatch, samples: np.ndarray, **headers: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the result of `tts_say` for a client that is answered so, and what was displayed."""
+    say = plugin("action_plugins/tts_say")
+    shown: list[str] = []
+    monkeypatch.setattr(say.Display, "display", lambda _, text, *__: shown.append(text))
+    monkeypatch.setattr(say.ActionBase, "run", lambda *_, **__: {})
+    reply = {
+        "url": "http://titan:8772",
+        "body": base64.b64encode(float_to_pcm16(samples)).decode(),
+        "headers": {"x-sample-rate": "24000", "content-type": "audio/pcm", **headers},
+    }
+    action = say.ActionModule.__new__(say.ActionModule)
+    action._task = SimpleNamespace(args={"text": "Please hold the line for a moment."})
+    action._execute_module = lambda *_, **__: dict(reply)
+    return action.run(None, {}), shown
+
+
+def test_what_is_no_speech_is_not_taken_for_a_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.05, 3 * loopback.RATE)
+    result, _ = heard(monkeypatch, noise)
+    assert result["failed"]
+    assert result["msg"].startswith("http://titan:8772: not speech: ")
+    result, shown = heard(monkeypatch, noise, **{"x-understudy-rehearsal": "true"})
+    assert not result.get("failed"), result
+    assert result["rehearsal"]
+    assert len(shown) == 1
+    assert "not judged as speech" in shown[0]
+
+
+# --- whether the primary speaks --------------------------------------------------------------
+
+
+def probed(
+    monkeypatch: pytest.MonkeyPatch, url: str, times: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the result of `tts_probe`, and what was displayed."""
+    probe = plugin("action_plugins/tts_probe")
+    shown: list[str] = []
+    monkeypatch.setattr(probe.Display, "display", lambda _, text, *__: shown.append(text))
+    monkeypatch.setattr(probe.ActionBase, "run", lambda *_, **__: {})
+    config = {
+        "host": "panda",
+        "url": url,
+        "synthesis_path": "/synthesize",
+        "health_path": "/health",
+        "reference_audio": "samantha.wav",
+        "tuning": ASK["tuning"],
+    }
+    action = probe.ActionModule.__new__(probe.ActionModule)
+    action._task = SimpleNamespace(args={"config": config, "times": times}, action="tts_probe")
+    arguments = {"config": config, "connect_s": 1.5, "times": times, "hold_down_s": 0}
+    action.validate_argument_spec = lambda *_: ({}, arguments)
+    return action.run(None, {}), shown
+
+
+@pytest.mark.parametrize(("times", "asked"), [(1, 2), (3, 3)])
+def test_a_primary_has_to_speak_different_sentences(
+    monkeypatch: pytest.MonkeyPatch, times: int, asked: int
+) -> None:
+    with loopback.Scripted(loopback.reads_out) as server:
+        result, _ = probed(monkeypatch, server.url, times)
+        assert (result["healthy"], result["times"], len(server.spoken)) == (True, times, asked)
+    with loopback.Scripted(loopback.pcm_answer(loopback.speechlike(4.0))) as server:
+        result, _ = probed(monkeypatch, server.url, times)
+        assert (result["healthy"], len(server.spoken)) == (False, 2)
+        assert "the same recording for two sentences" in result["seen"]
+
+
+def test_a_primary_that_rehearses_is_shown_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hisses(request: loopback.Request) -> loopback.Answer:
+        noise = np.random.default_rng(len(request.body)).normal(0, 0.05, 4 * loopback.RATE)
+        return loopback.pcm_answer(noise, X_Understudy_Rehearsal="true")
+
+    with loopback.Scripted(hisses) as server:
+        result, shown = probed(monkeypatch, server.url, 1)
+    assert (result["healthy"], result["rehearsal"]) == (True, True)
+    assert shown == ["    panda speaks with a rehearsal's weights: not judged as speech"]

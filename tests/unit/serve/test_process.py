@@ -309,6 +309,22 @@ def test_a_caller_never_gets_silence_with_a_200(voices):
     assert voice.said[4][0] != TEXT
 
 
+def test_real_weights_have_to_speak_and_a_rehearsals_say_what_they_are(voices):
+    noise = np.random.default_rng(1).normal(0, 0.05, 3 * RATE)
+    rehearsal, real = FakeVoice({1: noise}), FakeVoice(dict.fromkeys((1, 2, 3), noise))
+    real.info = real.info | {"rehearsal": False}
+    with serving(voice_app(voices, rehearsal)) as at:
+        wait_for(at, "ready")
+        reply = post(at)
+        assert (reply.status_code, reply.headers["X-Understudy-Rehearsal"]) == (200, "true")
+    with serving(voice_app(voices, real)) as at:
+        wait_for(at, "ready")
+        reply = post(at)
+        assert reply.status_code == 503
+        assert "no speech in 3 attempts: not speech: " in reply.json()["detail"]
+        assert "X-Understudy-Rehearsal" not in post(at).headers
+
+
 def test_a_model_that_breaks_is_not_ready_any_more(voices):
     voice = FakeVoice({n: RuntimeError("device lost") for n in range(1, 100)})
     with serving(voice_app(voices, voice)) as at:
