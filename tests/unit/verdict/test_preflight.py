@@ -195,6 +195,9 @@ def test_a_primary_that_speaks() -> None:
     [row] = preflight.primary_check("panda", facts)
     assert (row["ok"], row["value"], row["unit"]) == (True, 1.26, "s")
     assert row["detail"] == "spoke 2.4 s in 1.3 s at http://panda:8772"
+    [row] = preflight.primary_check("panda", facts | {"rehearsal": True})
+    assert row["ok"]
+    assert row["detail"].endswith(", with a rehearsal's weights: not judged as speech")
 
 
 def test_a_primary_that_does_not_speak() -> None:
