@@ -71,7 +71,7 @@ def has_pause(text: str) -> bool:
 def repeats(text: str) -> bool:
     """Return whether half of a text's words, or of a number's digits, were there before."""
     words = re.findall(r"[^\W\d_]+|\d", text.lower())
-    return len(words) > 2 and len(set(words)) <= len(words) / 2
+    return len(words) > 1 and len(set(words)) <= len(words) / 2
 
 
 def _read_out(text: str) -> tuple[float, float]:

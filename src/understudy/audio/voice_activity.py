@@ -108,7 +108,7 @@ class Activity:
         with_level = np.hypot(change, heard[STEP:] - heard[:-STEP])
         core = np.flatnonzero(level > loud - _CORE_DEPTH_DB)
         first, last = int(core[0]), int(core[-1]) + 1
-        throughout = np.logical_and.reduce([voiced[i : len(voiced) - STEP + i] for i in range(4)])
+        throughout = np.logical_and.reduce([voiced[i : len(change) + i] for i in range(STEP + 1)])
 
         lively = np.zeros(len(level), dtype=np.bool_)
         enough = with_level > SPEECH_CHANGE_DB

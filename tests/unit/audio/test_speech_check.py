@@ -158,6 +158,11 @@ def test_the_voices_of_other_tests_pass():
         assert problems(speechlike(2.4, seed=seed)) == []
 
 
+@pytest.mark.parametrize("n", [2, 480, 960, 961, 1440, 1441, 1920, 2400, 2880, 4000])
+def test_a_scrap_is_too_short(n):
+    assert problems(SPOKEN[RATE // 2 : RATE // 2 + n])[-1].startswith("too short for the text: ")
+
+
 def test_what_is_cut_off_is_too_short():
     (seen,) = problems(SPOKEN[: int(0.3 * len(SPOKEN))])
     assert seen == "too short for the text: 0.7 s, expected at least 0.9 s"
@@ -205,7 +210,7 @@ def test_a_hum_a_buzz_or_a_hiss_is_dead_air_too():
 
 
 @pytest.mark.parametrize(
-    "text", ["ha ha ha ha ha ha", "7777-7777-7777", "Yes, yes, yes, yes, yes.", "no no no no"]
+    "text", ["ha ha ha ha ha ha", "7777-7777-7777", "Yes, yes, yes, yes, yes.", "Hello? Hello?"]
 )
 def test_a_text_that_repeats_itself_may_be_spoken_so(text):
     said = np.tile(SPOKEN[int(0.3 * RATE) : int(1.3 * RATE)], 4)
