@@ -14,19 +14,25 @@ from understudy.audio.frames import HOP_S, Floats, Frames
 #: filtered, with noise at 15 dB, or through a telephone's codec has at least 0.74.
 SAME = 0.6
 
+#: The same for a rehearsal's random weights: the noises that they make are more alike.
+SAME_REHEARSAL = 0.85
+
 #: What overlaps: at least half of the shorter one, and this, in seconds.
 MIN_OVERLAP, MIN_OVERLAP_S = 0.5, 0.3
 
 _DEPTH_DB = 35.0
 
 
-def same_recording(one: npt.NDArray[Any], other: npt.NDArray[Any], rate: int) -> bool:
+def same_recording(
+    one: npt.NDArray[Any], other: npt.NDArray[Any], rate: int, *, rehearsal: bool = False
+) -> bool:
     """Return whether two recordings [N] and [M] of one rate in Hz are the same one.
 
     Even if one is shifted, cut, louder, encoded anew or noisier. The samples are to be neither
     empty nor silent.
     """
-    return np.array_equal(one, other) or likeness(one, other, rate) >= SAME
+    limit = SAME_REHEARSAL if rehearsal else SAME
+    return np.array_equal(one, other) or likeness(one, other, rate) >= limit
 
 
 def likeness(one: npt.NDArray[Any], other: npt.NDArray[Any], rate: int) -> float:

@@ -160,7 +160,7 @@ def _heard(
     if audio["problems"]:
         return audio, audio["problems"]
     for other, samples in earlier:
-        if same_recording(spoken.samples, samples, spoken.rate):
+        if same_recording(spoken.samples, samples, spoken.rate, rehearsal=spoken.rehearsal):
             return audio, [f"the same recording for two sentences, {other!r} and {text!r}"]
     return audio, []
 

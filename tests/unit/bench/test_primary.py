@@ -325,6 +325,8 @@ def test_a_rehearsals_noise_is_enough_where_the_server_says_so():
     assert (problems, found["healthy"], found["rehearsal"]) == ([], True, True)
     with Scripted(pcm_answer(np.zeros(4 * RATE), **headers)) as fake:
         assert "silent" in probe(fake)[1][0]
+    with Scripted(pcm_answer(HISSING, **headers)) as fake:
+        assert "the same recording for two sentences" in probe(fake)[1][0]
 
 
 def test_a_mute_primary_is_not_healthy_whatever_its_health_says():
