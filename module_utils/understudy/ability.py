@@ -26,6 +26,10 @@ LOOK_S = 15.0
 #: Commands of a service that are checked, the one that starts it first.
 COMMANDS = ("resume_command", "state_command", "identity_command")
 SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh")
+#: A shell's option before its script: ``-c``, ``-lc``.
+SCRIPT = re.compile(r"-[A-Za-z]*c")
+#: Options of `env` that take the next word.
+ENV_TAKES = ("-u", "--unset", "-C", "--chdir")
 #: Left for a shell that is not there: a variable, a substitution, or a home inside a word.
 UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|`|^~|[=:]~(/|$)")
 #: What the environment of a login may have that systemd's user manager lacks.
@@ -101,11 +105,11 @@ def wrong_with(words: Sequence[str] | str, name: str) -> tuple[str, str] | None:
             f"{name} is text ('{text}'), and a list of words is needed",
             f"write {name}: {json.dumps(split(text))}",
         )
-    script = next((at for at, word in enumerate(listed) if word == "-c"), None)
+    script = next((at for at, word in enumerate(listed) if SCRIPT.fullmatch(word)), None)
     shell = os.path.basename(program) in SHELLS
     for at, word in enumerate(listed):
         inner = shell and script is not None and at > script  # its shell expands it
-        if not inner and UNEXPANDED.search(word):
+        if not inner and "{{" not in word and UNEXPANDED.search(word):  # a Go template has its $
             return (
                 f"{name} has '{written[at]}', which no shell expands there",
                 f'write the value out, or {name}: ["sh", "-c", {json.dumps(shlex.join(written))}] '
@@ -137,7 +141,8 @@ def _programs(words: list[str]) -> list[str]:
     program, rest = words[0], words[1:]
     if os.path.basename(program) != "env":
         return [program]
-    inner = next((word for word in rest if "=" not in word and not word.startswith("-")), None)
+    own = [word for at, word in enumerate(rest) if not at or rest[at - 1] not in ENV_TAKES]
+    inner = next((word for word in own if "=" not in word and not word.startswith("-")), None)
     return [program, inner] if inner else [program]
 
 
@@ -162,9 +167,14 @@ def difference(
             found = [shutil.which(program) for program in _programs(command.expanded(service[key]))]
             following = f"write {found[-1]}, which this login finds, into llm_window_{key}"
         return f"the keeper could not bring the LLM back: {keepers['problem']}. Next: {following}"
-    if keepers["running"] or not mine["running"]:
+    if keepers["running"]:
         return None
     shown = shlex.join(service["state_command"])
+    if not mine["running"]:
+        return (
+            f"the LLM was seen to run, and now {shown} says '{mine['state']}' to this login and "
+            f"'{keepers['state']}' to the keeper. Next: {shown}; then run again"
+        )
     seen = (
         f"the keeper does not see the LLM run: to it, {shown} says '{keepers['state']}', "
         f"to this login '{mine['state']}'"

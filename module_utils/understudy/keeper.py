@@ -35,7 +35,7 @@ RETRY_S, RETRY_MAX_S, COMMAND_S = 1.0, 15.0, 180.0
 TERM_S, PAUSE_S = 10.0, 60.0
 #: When a keeper counts as one that hangs, in seconds since the end of the lease, by its phase; and
 #: when its tries to start the LLM are no longer waited for.
-HANGS_S = {leases.WATCHING: 20.0, leases.EVICTING: 120.0}
+HANGS_S = {leases.WATCHING: 60.0, leases.EVICTING: 160.0}  # above a look at a slow Docker
 HELP_S = 20.0
 #: What a restoration may take beside the LLM's start: ending what runs inside, for the most part.
 RESTORE_S = 120.0
@@ -381,8 +381,15 @@ class Keeper:
 
     def _write(self) -> None:
         try:
-            self.window.overwrite("keeper.json", self.report, leases.KEEPER_BYTES)
-        except (OSError, ValueError) as error:  # what matters is the LLM, not the record
+            with self.window.locked():
+                there = self.window.lease()
+                if there and there["id"] == self.lease["id"]:  # else another keeper has closed it
+                    self.window.overwrite("keeper.json", self.report, leases.KEEPER_BYTES)
+        except (
+            OSError,
+            ValueError,
+            leases.WindowError,
+        ) as error:  # what matters is the LLM, not the record
             self._print(f"keeper.json cannot be written: {error}")
 
     def _print(self, line: str) -> None:

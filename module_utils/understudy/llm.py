@@ -7,6 +7,7 @@ starts with a nonce.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import math
@@ -41,9 +42,12 @@ def read_key(path: str) -> str:
     """
     path = os.path.expanduser(path)
     try:
-        with open(path, encoding="ascii") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            key = file.read(4096).strip()
+        # A pipe in the place of the file is not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="ascii") as file:
+            found = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(found):
+                raise OSError(errno.EINVAL, "it is no file")
+            mode, key = stat.S_IMODE(found), file.read(4096).strip()
     except OSError as error:
         raise LlmError(
             f"the API key {path} cannot be read ({error.strerror}). Next: write it there, "

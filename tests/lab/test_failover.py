@@ -709,7 +709,7 @@ def test_a_client_that_is_not_looked_at_keeps_the_standby(reports: Path, switche
     assert "phone2 may use it, since it was not looked at" in back.text
     assert service() == "active"
     started = health()["started_at"]
-    new = ["standby.yml", "-e", '{"tts_server_settings": {"deadline_s": 121}}']
+    new = ["standby.yml", "-e", '{"tts_server_settings": {"deadline_s": 119}}']
     staged = play(reports, *new)
     assert staged.status == 0, staged.output[-3000:]
     assert health()["started_at"] == started

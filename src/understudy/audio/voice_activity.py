@@ -158,7 +158,7 @@ class Activity:
             return f"one sound, changing by {self.change_db:.1f} dB, expected {MIN_CHANGE_DB:g} dB"
         if not long:
             return None
-        if self.change_with_level_db < MIN_CHANGE_WITH_LEVEL_DB:
+        if not monotonous and self.change_with_level_db < MIN_CHANGE_WITH_LEVEL_DB:
             return (
                 f"no syllables, changing by {self.change_with_level_db:.1f} dB, expected "
                 f"{MIN_CHANGE_WITH_LEVEL_DB:g} dB"

@@ -19,6 +19,7 @@ import httpx
 
 from understudy.audio.pcm import SAMPLE_RATE, Samples, pcm16_to_float
 from understudy.common import sockets
+from understudy.common.files import read_bytes
 from understudy.common.urls import endpoint
 from understudy.model.types import Tuning
 
@@ -87,7 +88,7 @@ def read_token(path: Path | str | None) -> str | None:
     if path is None:
         return None
     try:
-        token = Path(path).expanduser().read_text(encoding="utf-8").strip()
+        token = read_bytes(Path(path).expanduser(), 4096, links=True).decode("utf-8").strip()
     except OSError as error:
         raise ValueError(f"token file {path}: {error.strerror or error}") from error
     except UnicodeDecodeError:

@@ -57,6 +57,11 @@ class ServerConfig(ServerConfigDocument):
                 f"server config: synthesis_path is {path!r}; give a path of its own, "
                 "such as /synthesize"
             )
+        if settings.stuck_s < settings.deadline_s:
+            raise ConfigError(
+                f"server config: stuck_s is {settings.stuck_s:g}; give at least deadline_s "
+                f"({settings.deadline_s:g}), until which a request may be worked on"
+            )
         return settings
 
     def token(self) -> str | None:

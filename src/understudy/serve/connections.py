@@ -150,7 +150,9 @@ class HttpProtocol(H11Protocol):
     @property
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn; else a request is being worked on."""
-        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return True
+        return bool(self.flow.write_paused)  # it does not take its answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, or refuse it."""
@@ -170,6 +172,16 @@ class HttpProtocol(H11Protocol):
         self._others.remove(self)
         self._unset_keepalive_if_required()
         self._unset_head_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, also in the middle of a request that is being answered."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # the answer had begun
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""

@@ -182,7 +182,7 @@ class Server(uvicorn.Server):
             elif time.monotonic() - since > self._drain_s:
                 worker.stop()
             if since is None and worker.running and not worker.alive:
-                worker.end(reasons[0])
+                worker.end((reasons or worker.judge()[1] or ["the synthesis thread hangs"])[0])
             if bound and worker.alive:
                 notify("WATCHDOG=1")
             await asyncio.sleep(tick)

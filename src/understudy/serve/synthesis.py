@@ -22,6 +22,8 @@ from understudy.serve.voice_files import VoiceFiles
 
 #: Silence between two pieces of a text; what they bring along counts.
 PAUSE_S = 0.25
+#: Silence that a piece keeps where another one is joined to it, in seconds.
+EDGE_S = 0.5
 
 #: Of so many texts it is known whether they needed another seed.
 RETRY_WINDOW = 20
@@ -188,7 +190,10 @@ class TextSynthesizer:
                 if bad:
                     raise
                 log.exception("voice %s", reference)
-                raise NoSpeech(f"voice {reference.name}: {one_line(error)}") from error
+                seen = f"voice {reference.name}: {one_line(error)}"
+                if is_out_of_memory(error):
+                    raise ModelError(seen, out_of_memory=True) from error
+                raise NoSpeech(seen) from error
             problem = (
                 f"{reference.name} cannot be used any more, so it speaks as prepared before: "
                 f"{error if bad else one_line(error)}"
@@ -219,13 +224,16 @@ def _joined(pieces: list[Synthesis]) -> Synthesis:
     rate = pieces[0].rate
     parts: list[Any] = []
     trailing = 0.0
-    for piece in pieces:
+    for number, piece in enumerate(pieces, start=1):
         heard = speech_check.measure(piece.samples, rate, loudness=False)
+        before, behind = heard["leading_silence_s"], heard["trailing_silence_s"]
+        first = max(0.0, before - EDGE_S) if number > 1 else 0.0
+        last = max(0.0, behind - EDGE_S) if number < len(pieces) else 0.0
         if parts:
-            silence = max(0.0, PAUSE_S - trailing - heard["leading_silence_s"])
+            silence = max(0.0, PAUSE_S - trailing - (before - first))
             parts.append(np.zeros(round(silence * rate), np.float32))
-        parts.append(piece.samples)
-        trailing = heard["trailing_silence_s"]
+        parts.append(piece.samples[round(first * rate) : len(piece.samples) - round(last * rate)])
+        trailing = behind - last
     return Synthesis(
         samples=np.concatenate(parts),
         rate=rate,

@@ -78,7 +78,8 @@ def find_voice(voices_dir: Path, name: str) -> Path:
                 return path
         except (OSError, RuntimeError):  # a name too long for the file system, a loop of links
             pass
-    there = sorted(p.name for p in home.glob("[!.]*") if p.is_file()) if home.is_dir() else []
+    names = [p.name for p in home.glob("[!.]*") if p.is_file()] if home.is_dir() else []
+    there = sorted(name for name in names if name.isprintable())  # others cannot be asked for
     raise LookupError(f"no voice {name!r}; there are: {', '.join(there) or 'none'}")
 
 

@@ -121,8 +121,29 @@ THEIRS = MINE | {"running": False, "state": "permission denied", "environment": 
 
 def test_a_keeper_that_sees_what_the_login_sees() -> None:
     assert difference(service(), MINE, MINE) is None
-    assert difference(service(), MINE | {"running": False}, THEIRS) is None
     assert difference(service(running=False), MINE, THEIRS) is None
+
+
+def test_what_neither_sees_run_any_more_is_not_paused() -> None:
+    mine = MINE | {"running": False, "state": "sh did not end within 15 s"}
+    said = difference(service(), mine, THEIRS)
+    assert said is not None
+    assert "says 'sh did not end within 15 s' to this login" in said
+    assert said.endswith("then run again")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bash", "-lc", "echo $(cat ~/gemma.id)"],
+        ["sh", "-xc", "echo $HOME"],
+        ["env", "-u", "DOCKER_HOST", "sh", "-c", "echo"],
+        ["env", "-C", "/tmp", "true"],
+        ["echo", "{{range $i, $m := .Mounts}}{{$i}}{{end}}"],
+    ],
+)
+def test_commands_that_work_are_not_refused(words: list[str]) -> None:
+    assert wrong_with(words, "llm_window_state_command") is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import threading
 import time
@@ -221,6 +222,12 @@ def test_a_token_file_of_no_use(tmp_path, content):
     with pytest.raises(ValueError, match="token file") as caught:
         read_token(path)
     assert "two words" not in str(caught.value)
+
+
+def test_a_pipe_in_the_place_of_the_token_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(ValueError, match="a pipe, not a file"):
+        read_token(tmp_path / "token")
 
 
 def test_a_missing_token_file(tmp_path):

@@ -7,6 +7,7 @@ import resource
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -135,6 +136,28 @@ def test_the_address_that_has_most_gives_way(at, stack):
     time.sleep(0.2)
     quiet.sendall(request())
     assert status(quiet) == 200
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_who_does_not_take_its_answer_is_waited_for(paused):
+    """So that it can give way; what its system buffers for it, it takes."""
+    answering = SimpleNamespace(response_complete=False, more_body=False)
+    one = SimpleNamespace(cycle=answering, flow=SimpleNamespace(write_paused=paused))
+    assert connections.HttpProtocol.waits_for_client.fget(one) is paused
+
+
+def test_what_is_no_chunk_after_the_answer_has_begun(at, stack, caplog):
+    sock = connect(
+        stack,
+        at,
+        b"POST /synthesize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    assert status(sock) == 401
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(b"zz\r\n")
+        assert is_closed(sock)
+    assert "Traceback" not in caplog.text
+    assert "Fatal error" not in caplog.text
 
 
 def test_an_address_takes_no_place_of_one_that_has_fewer(voices, voice, stack):

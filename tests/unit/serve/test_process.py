@@ -413,6 +413,7 @@ def test_a_token_file_that_is_empty(voices, capsys, tmp_path):
         ({"tuning": {"speed": 1}}, "speed"),
         ({"synthesis_path": "/health"}, "synthesis_path"),
         ({"synthesis_path": "tts"}, "synthesis_path"),
+        ({"stuck_s": 5, "deadline_s": 6}, "stuck_s is 5; give at least deadline_s (6)"),
     ],
 )
 def test_a_config_that_makes_no_sense(voices, capsys, changes, words):

@@ -1,9 +1,11 @@
 import random
+import re
 import string
 
 import pytest
 
 from understudy.audio.speech_check import count_words
+from understudy.audio.spoken_length import shortest_plausible_s
 from understudy.serve.text_split import plain_text, split_text
 
 FILLER = "Then the caller asked whether anybody could say when the shop would be open again. "
@@ -13,7 +15,7 @@ def ends(text, target=120):
     return [piece.split()[-1] for piece in split_text(text, target)]
 
 
-@pytest.mark.parametrize("text", ["Hello.", "One. Two! Three?", "x" * 300, "No end"])
+@pytest.mark.parametrize("text", ["Hello.", "One. Two! Three?", "wand" * 75, "No end"])
 def test_a_short_text_stays_whole(text):
     assert split_text(text) == [text]
 
@@ -73,7 +75,7 @@ def test_an_over_long_sentence_is_cut_at_commas():
 def test_else_at_spaces_else_anywhere():
     text = "word " * 200
     assert " ".join(split_text(text)) == text.strip()
-    assert [len(piece) for piece in split_text("x" * 700)] == [300, 300, 100]
+    assert [len(piece) for piece in split_text("wand" * 175)] == [300, 300, 100]
 
 
 def test_a_blank_line_ends_a_sentence():
@@ -161,3 +163,23 @@ def test_nothing_is_lost_or_invented_whatever_the_text():
         letters = "".join(c for c in text if c.isalnum())
         assert "".join(c for piece in pieces for c in piece if c.isalnum()) == letters
         assert all(0 < len(piece) <= 376 and count_words(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(f"1Z{number:016d}" for number in range(12)),
+        " ".join(f"{number:04d}" for number in range(45)),
+        "\u4eca\u5929\u5929\u6c14\u5f88\u597d\uff0c\u6211\u4eec\u53bb\u516c\u56ed\u8d70\u8d70\u3002"
+        * 19,
+    ],
+)
+def test_what_takes_long_to_say_is_cut_into_shorter_pieces(text: str) -> None:
+    pieces = split_text(text)
+    assert max(map(shortest_plausible_s, pieces)) < 14
+    assert re.sub(r"\W", "", "".join(pieces)) == re.sub(r"\W", "", text)
+
+
+def test_usual_text_is_cut_as_before() -> None:
+    text = "This is a sentence of the usual kind, with a clause. " * 5
+    assert len(split_text(text.strip())) == 1

@@ -332,6 +332,30 @@ def test_a_lost_device_while_a_voice_is_prepared(voices, http):
         assert (reply.status_code, reply.json()["detail"]) == (503, found["error"])
 
 
+def test_memory_that_is_short_while_a_voice_is_prepared_is_survived(voices, monkeypatch):
+    class Full(FakeVoice):
+        def use_reference(self, path, exaggeration):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(worker, "BACK_OFF_S", 0.02)
+    with serving(voice_app(voices, Full(), max_failed_self_tests=2)) as at:
+        wait_for(at, "failing")
+        time.sleep(0.5)
+        with httpx.Client() as http:
+            found = health(http, at)
+    assert "out of memory" in found["error"]
+    assert "in a row" not in found["error"]
+
+
+def test_silence_at_a_seam_is_no_dead_air(voices, http):
+    pad = np.zeros(round(0.9 * RATE), np.float32)
+    padded = {n: np.r_[pad, speechlike(20.0), pad].astype(np.float32) for n in range(1, 9)}
+    text = "one two three four five six seven eight nine ten " * 9  # two pieces, without a mark
+    with serving(voice_app(voices, FakeVoice(padded))) as at:
+        wait_for(at, "ready")
+        assert post(http, at, text).status_code == 200
+
+
 def test_many_retries_are_told(voices, http):
     voice = FakeVoice(dict.fromkeys(range(1, 10, 2), SILENCE))
     with serving(voice_app(voices, voice)) as at:
@@ -452,6 +476,15 @@ def test_what_is_no_file_hangs_nothing(voices, voice, http, kind):
         assert post(http, at, reference_audio="other.wav").status_code == 404
         assert post(http, at).status_code == 200
         assert "cannot be used any more" in wait_for(at, "degraded").json()["reasons"][0]
+
+
+def test_a_file_name_that_is_no_text_is_not_listed(voices, voice, http):
+    (voices / os.fsdecode(b"M\xfcller.wav")).touch()
+    with serving(voice_app(voices, voice)) as at:
+        wait_for(at, "ready")
+        reply = post(http, at, reference_audio="nobody.wav")
+    assert reply.status_code == 404
+    assert "other.wav" in reply.json()["detail"]
 
 
 def test_an_accent_may_be_composed_in_two_ways(voices, voice, http):
