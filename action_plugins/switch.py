@@ -171,16 +171,15 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         """Say who uses this standby's server, or may."""
         name = task_vars["inventory_hostname"]
-        found = decide.users(
-            {
-                client: row
-                for client, row in self._clients(task_vars).items()
-                if not self._moved(own, client, task_vars)
-            },
-            name,
-            self._standbys(task_vars)[name],
-            args["primary_url"],
-        )
+        rows = self._clients(task_vars)
+        for client in [one for one in rows if self._moved(own, one, task_vars)]:
+            seen = rows.pop(client)
+            if client in own["decision"]["unknown"]:  # whose server that is has to be asked
+                url = own["decision"]["urls"][client]
+                asked = seen.get("server" if url == seen["url"] else "previous_server")
+                changed = {"url": url, "target": None, "foreign": False, "server": asked}
+                rows[client] = {**seen, **changed}
+        found = decide.users(rows, name, self._standbys(task_vars)[name], args["primary_url"])
         return {"users": found}
 
     @staticmethod
@@ -202,7 +201,12 @@ class ActionModule(ActionBase):
             )
             return {"last_words": [skipped], "ok": False, "msg": skipped}
         if self._task.check_mode:
-            return {"last_words": [], "ok": True}
+            wrong = [
+                f"{name}: NOT switchable: {short(row.get('tts_route_problem')) or 'it was lost'}"
+                for name, row in self._hosts("clients", task_vars)
+                if row.get("tts_route_problem") or name not in own["decision"]["urls"]
+            ]
+            return {"last_words": wrong, "ok": not wrong, "msg": NOT_OK}
         rows = {}
         for name, row in self._hosts("clients", task_vars):
             rows[name] = {
@@ -219,7 +223,10 @@ class ActionModule(ActionBase):
             ready_at = float(found["ready_at"]) if found.get("ready") else None
             losses = [f"{to}: {found['ends_with']}"] if found.get("ends_with") else []
         else:
-            warning = ready_at = None
+            ready_at = None
+            unseen = [name for name, row in standbys.items() if not row.get("reached")]
+            lost = f"{', '.join(unseen)} was not looked at, and is not in its idle state"
+            warning = lost if unseen else None
             failures = (
                 (name, short(row.get("tts_server_not_idle")))
                 for name, row in self._hosts("standby", task_vars)

@@ -153,6 +153,8 @@ def run(module: AnsibleModule, route: Route) -> None:
         result["route"] = found = route.look()
         if p["identify_s"] > 0:
             found["server"] = identify(found["url"], p["identify_s"])
+            if (found["previous"] or {}).get("url"):  # where a failback would take it
+                found["previous_server"] = identify(found["previous"]["url"], p["identify_s"])
         done = act(p, route, module.check_mode)
         if done:
             lines = {"before": done.pop("before"), "after": done.pop("after")}

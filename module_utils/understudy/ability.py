@@ -171,6 +171,8 @@ def difference(
         return None
     shown = shlex.join(service["state_command"])
     if not mine["running"]:
+        if mine["state"] == keepers["state"] and "did not end within" not in mine["state"]:
+            return None  # both can look, and it was stopped meanwhile
         return (
             f"the LLM was seen to run, and now {shown} says '{mine['state']}' to this login and "
             f"'{keepers['state']}' to the keeper. Next: {shown}; then run again"

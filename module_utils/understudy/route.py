@@ -250,6 +250,10 @@ class Route:
                 the same as `switch`.
         """
         previous = self.before()
+        for home, other in self._others():
+            if other.get("epoch") == epoch and other.get("heard"):
+                who = os.path.basename(home)
+                raise RouteError("state", f"{who}, which has the same file, was heard with it")
         target = previous["target"] or "what it was"
         return self.switch(epoch, target, previous["url"], holder, reload_command)
 
@@ -368,13 +372,18 @@ class Route:
         if own is None and self.home != self.shared:
             own = adopted(self._kept(STATE, self.shared) or {}, line)
         last = own = own or {}
+        for _, other in self._others():
+            if other["serial"] > last.get("serial", 0):
+                last = other
+        return own, last
+
+    def _others(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield home and state of the other clients of this host that have the same file."""
         for path in glob.glob(os.path.join(glob.escape(self.shared), "*", STATE)):
             home = os.path.dirname(path)
             other = self._kept(STATE, home) if home != self.home else None
-            same = other and (other.get("file"), other.get("key")) == (self.file, self.key)
-            if other and same and other["serial"] > last.get("serial", 0):
-                last = other
-        return own, last
+            if other and (other.get("file"), other.get("key")) == (self.file, self.key):
+                yield home, other
 
     def _kept(self, name: str, home: str = "") -> dict[str, Any] | None:
         """Return one of our own files; None where there is none, or nothing of use in it."""

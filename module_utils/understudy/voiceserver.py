@@ -21,7 +21,7 @@ from . import clock
 from .command import CommandError, run
 
 #: Seconds between two looks, for one look, and for one command.
-LOOK_S, HEALTH_S, COMMAND_S = 0.1, 5.0, 90.0
+LOOK_S, HEALTH_S, COMMAND_S = 0.1, 2.0, 90.0
 #: The service's own state is asked for this often, in seconds.
 STATE_S = 1.0
 #: One that says for so long that it cannot speak is not waited for, in seconds.

@@ -117,7 +117,11 @@ def connect(host: str, port: int, timeout_s: float) -> socket.socket:
                 break
             if waiting:
                 family, address = waiting.pop(0)
-                sock = unused.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                try:
+                    sock = unused.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                except OSError as refused:  # a family that this kernel lacks
+                    seen[numeric(address)] = refused.strerror or str(refused)
+                    continue
                 sock.setblocking(False)
                 seen[numeric(address)] = late
                 error = sock.connect_ex(address)

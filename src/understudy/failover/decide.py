@@ -9,7 +9,7 @@ from typing import Any
 
 from understudy.common.jsonio import read_json
 from understudy.common.times import run_began
-from understudy.common.urls import same_server
+from understudy.common.urls import normalised, same_server
 
 FAILOVER, FAILBACK = "failover.yml", "failback.yml"
 
@@ -33,14 +33,15 @@ def evidence(reports: str, days: float, now: float | None = None) -> dict[str, A
     known: dict[str, Any] = {"run_id": None, "verdict": None, "age_days": None}
     try:
         found = read_json(Path(reports, "latest", "verdict.json"))
-        run_id, verdict = found["run_id"], found["verdict"]
+        run_id, verdict = str(found["run_id"]), str(found["verdict"])
         then = run_began(run_id)
     except (ValueError, KeyError, TypeError):
         missing = "no run has a verdict: nobody has shown that the standby sounds like the primary"
         return {**known, "warning": missing}
     age = ((time.time() if now is None else now) - then.timestamp()) / 86400
     wrong: str | None = None
-    state = (found.get("human") or {}).get("state", "stands")
+    human = found.get("human") or {}
+    state = human.get("state", "stands") if isinstance(human, dict) else "unreadable"
     if found.get("rehearsal"):
         wrong = f"the newest run is a rehearsal (run {run_id}): it says nothing about the standby"
     elif not verdict.endswith("_validated"):
@@ -87,8 +88,12 @@ def users(
     clients: dict[str, dict[str, Any]], name: str, standby: dict[str, Any], primary_url: str
 ) -> list[str]:
     """Return who uses a standby's server, or may, each with the reason; see `uses`."""
-    found = ((who, uses(row, name, standby, primary_url)) for who, row in clients.items())
-    return [f"{who} {how}" for who, how in found if how]
+    found = {who: uses(row, name, standby, primary_url) for who, row in clients.items()}
+    if standby.get("service") == "running" and not standby.get("instance"):
+        for who, row in clients.items():  # of an earlier version, or too busy to tell
+            if not found[who] and not same_server(row["url"], primary_url):
+                found[who] = f"may use it, as {row['url']}: its server does not tell its instance"
+    return [f"{who} {how}" for who, how in found.items() if how]
 
 
 def order(standbys: dict[str, dict[str, Any]], to: str = "") -> list[str]:
@@ -168,7 +173,7 @@ def decide(
         if asked and to != asked:
             why = standbys[asked].get("problem") or "it cannot be reached"
             warnings.append(f"{asked}, which was asked for, cannot speak ({why}); {to} is used")
-        urls = dict.fromkeys(seen, standbys[to]["url"])
+        urls = dict.fromkeys(seen, normalised(standbys[to]["url"]))
     else:
         to = primary["host"]
         urls = {name: _home(row, standbys, primary["url"]) for name, row in seen.items()}
@@ -228,18 +233,20 @@ def _first(standbys: dict[str, dict[str, Any]], to: str, may_start: bool) -> str
 
 def _home(row: dict[str, Any], standbys: dict[str, dict[str, Any]], primary_url: str) -> str:
     """Return where a client's voice came from before any standby."""
-    if row["target"] not in standbys and not any(
+    if (row["foreign"] or row["target"] not in standbys) and not any(
         uses(row, name, standby, primary_url) for name, standby in standbys.items()
     ):
         return str(row["url"])
     previous = row["previous"] or {}
-    url = previous.get("url")
+    url, instance = previous.get("url"), (row.get("previous_server") or {}).get("instance")
     if url and not any(
-        previous.get("target") == name or same_server(url, standby.get("url") or "")
+        previous.get("target") == name
+        or same_server(url, standby.get("url") or "")
+        or (instance and instance == standby.get("instance"))
         for name, standby in standbys.items()
     ):
         return str(url)
-    return primary_url
+    return normalised(primary_url)
 
 
 def _mute(url: str, standbys: dict[str, dict[str, Any]], primary: dict[str, Any]) -> bool:
@@ -247,7 +254,7 @@ def _mute(url: str, standbys: dict[str, dict[str, Any]], primary: dict[str, Any]
     if same_server(url, primary["url"]):
         return not primary["speaks"]
     return any(
-        not row.get("ready")
+        row.get("reached") and not row.get("ready")
         for row in standbys.values()
         if row.get("url") and same_server(url, row["url"])
     )

@@ -218,6 +218,36 @@ def test_failback_knows_a_standby_by_its_instance() -> None:
     assert failback({"a": chained})["urls"] == {"a": PANDA}
 
 
+def test_failback_does_not_return_to_a_standby_under_another_name() -> None:
+    """The URL that was typed by hand before failover.yml wrote the inventory's."""
+    typed = {"target": None, "url": "http://titan.lan:8772"}
+    row = away(previous=typed, previous_server={"instance": "a1"})
+    assert failback({"a": row}, {"titan": OURS})["urls"] == {"a": PANDA}
+    other = away(previous=typed, previous_server={"instance": None})
+    assert failback({"a": other}, {"titan": OURS})["urls"] == {"a": "http://titan.lan:8772"}
+
+
+def test_failback_leaves_what_was_set_by_hand_after_the_switch() -> None:
+    spare = away(url="http://spare", foreign=True)
+    assert failback({"a": spare})["urls"] == {"a": "http://spare"}
+
+
+def test_a_standby_that_tells_no_instance_may_have_any_user() -> None:
+    old = {**UP, "service": "running", "instance": None}
+    rows = {"a": client(), "b": client(url="http://titan.lan:8772")}
+    assert s.users(rows, "titan", old, PANDA) == [
+        "b may use it, as http://titan.lan:8772: its server does not tell its instance"
+    ]
+    assert s.users(rows, "titan", {**old, "service": "stopped"}, PANDA) == []
+
+
+def test_urls_are_written_in_one_spelling() -> None:
+    odd = {"titan": {**UP, "url": "http://TITAN:8772/"}}
+    decision = failover({"a": away()}, standbys=odd)
+    assert decision["urls"] == {"a": TITAN}
+    assert decision["already_switched"]
+
+
 def test_what_is_heard_through_another_url_is_not_called_the_primary() -> None:
     decision = failback({"a": client(url="http://cloud"), "b": client(url="http://PANDA:8772/")})
     assert decision["unknown"] == ["a"]
@@ -234,6 +264,8 @@ def test_nobody_goes_back_to_a_voice_that_is_known_to_be_mute() -> None:
     assert failover(rows, SPEAKS, force=True)["mute"] == []
     down = {"titan": {**UP, "ready": False}}
     assert failback({"a": away()}, down)["mute"] == ["a"]
+    unseen = {"titan": {**UP, "reached": False, "ready": False}}
+    assert failback({"a": away()}, unseen)["mute"] == []  # asked before anybody goes back
 
 
 def test_a_change_by_hand_is_said() -> None:
@@ -284,6 +316,15 @@ def test_a_validated_voice_that_is_doubted_all_the_same(
     assert s.evidence(str(tmp_path), 45)["warning"] is None
     (tmp_path / "latest/verdict.json").write_text(json.dumps(verdict | more))
     assert s.evidence(str(tmp_path), 45)["warning"].startswith(warning)
+
+
+@pytest.mark.parametrize("found", [{"verdict": None}, {"human": "gone"}, {"verdict": ["x"]}])
+def test_a_verdict_of_another_shape_is_doubted(tmp_path: Path, found: dict[str, Any]) -> None:
+    (tmp_path / "latest").mkdir()
+    run_id = time.strftime("%Y%m%d-%H%M%SZ", time.gmtime())
+    document = {"run_id": run_id, "verdict": "x_validated", **found}
+    (tmp_path / "latest/verdict.json").write_text(json.dumps(document))
+    assert "the last verdict" in s.evidence(str(tmp_path), 45)["warning"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"run_id": 4, "verdict": "x"}'])
