@@ -181,6 +181,8 @@ def _key(one: Session) -> Mapping[str, Any]:
             ]
         )
     key: Mapping[str, Any] = parse_json(data)
+    if key["pairs"].keys() != one.answers.keys():  # a check of the listener would be left out
+        raise ValueError(f"{path.name} is not about the pairs that were answered")
     return key
 
 
