@@ -225,7 +225,8 @@ def test_kept_is_only_what_a_living_keeper_watches(
         assert not window.kept(lease)
     keeper.kill()
     keeper.communicate(timeout=10)
-    assert not window.kept(lease)
+    # A child that it was just starting may hold its lock for a moment.
+    until(lambda: not window.kept(lease))
 
 
 def test_two_who_look_at_once_do_not_take_each_other_for_a_keeper(
