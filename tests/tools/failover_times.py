@@ -149,8 +149,8 @@ def main() -> None:
                 f"heard_s {', '.join(heard)}; clients heard {clients}"
             )
     finally:
-        for host in ("panda", "phone1", "phone2"):
-            lab("mend", host)
+        lab("mend", "panda")
+        as_found()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A recording in frames of 40 ms, one each 20 ms: level, pitch, periodicity, spectrum.
 
-numpy alone, since a server's start and a failover do not wait for SciPy; 10 s take some 10 ms.
+numpy alone, since a server's start and a failover do not wait for SciPy; 10 s take some 20 ms.
 """
 
 from __future__ import annotations
