@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -15,10 +16,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from in_lab import LAB, PANDA, TITAN, fill_home, inside, lab, panda_speaks, play, start_play, wait
+from in_lab import (
+    LAB,
+    PANDA,
+    TITAN,
+    fill_home,
+    inside,
+    lab,
+    panda_speaks,
+    play,
+    ssh,
+    start_play,
+    wait,
+)
+from loopback import speechlike
 from played import ROOT, Played
 
+from understudy.audio.pcm import float_to_pcm16
 from understudy.documents.validate import load_schemas
 
 pytestmark = pytest.mark.timeout(600)
@@ -31,9 +47,9 @@ SERVER = f"{SHARE}/server"
 QUICK_BACK = ["failback.yml", "-e", "failback_hold_down=0", "-e", "tts_route_hold_down_times=2"]
 #: Left out by CI, and what covers it.
 OTHER_STEP = pytest.mark.long(reason="the kill after Claim the client and switch it covers it")
-#: A primary that is up, says that it is well, and returns silence.
-MUTE = """
-import http.server
+#: A primary that is up, says that it is well, and returns the same samples for each sentence.
+IMPOSTOR = """
+import http.server, pathlib
 class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, kind, body):
         self.send_response(200)
@@ -44,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send("application/json", b'{"status": "ok"}')
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        self.send("application/octet-stream", bytes(96000))
+        self.send("application/octet-stream", pathlib.Path("/run/samples").read_bytes())
 http.server.ThreadingHTTPServer(("0.0.0.0", 8772), Handler).serve_forever()
 """
 
@@ -357,10 +373,36 @@ def test_a_call_is_not_cut_off_by_the_way_back(reports: Path, switched: None) ->
     assert said[-1]["url"] == FROM_PANDA
 
 
-def test_a_primary_that_is_up_but_mute_is_left(reports: Path, stopped: None) -> None:
+SECONDS = np.arange(4 * 24_000) / 24_000
+OTHER_IMPOSTOR = pytest.mark.long(reason="silence, and unit tests of what is no speech, cover it")
+
+
+@pytest.mark.parametrize(
+    ("samples", "seen"),
+    [
+        pytest.param(0 * SECONDS, "silent", id="silence"),
+        pytest.param(
+            0.3 * np.sin(2 * np.pi * 440 * SECONDS), "not speech", marks=OTHER_IMPOSTOR, id="tone"
+        ),
+        pytest.param(
+            np.random.default_rng(1).normal(0, 0.1, len(SECONDS)),
+            "not speech",
+            marks=OTHER_IMPOSTOR,
+            id="noise",
+        ),
+        pytest.param(speechlike(4.0), "the same recording", marks=OTHER_IMPOSTOR, id="recording"),
+    ],
+)
+def test_a_primary_that_is_up_and_does_not_speak_is_left(
+    reports: Path, stopped: None, samples: Any, seen: str
+) -> None:
+    body = base64.b64encode(float_to_pcm16(samples.astype(np.float32))).decode()
+    for part in range(0, len(body), 60_000):  # an argument has a limit
+        ssh("panda", f"echo '{body[part : part + 60_000]}' >>/tmp/samples.64")
     inside(
         "panda",
-        f"cat >/run/mute.py <<'END'\n{MUTE}\nEND\n"
+        "base64 -d /tmp/samples.64 >/run/samples; rm /tmp/samples.64; "
+        f"cat >/run/mute.py <<'END'\n{IMPOSTOR}\nEND\n"
         "systemd-run --quiet --unit=mute python3 /run/mute.py",
     )
     wait(
@@ -368,10 +410,10 @@ def test_a_primary_that_is_up_but_mute_is_left(reports: Path, stopped: None) -> 
         what="it is up",
     )
     played = fails_over(reports)
-    assert "silent" in switch(played)["primary"]["seen"]
+    assert seen in switch(played)["primary"]["seen"]
     refused = play(reports, *QUICK_BACK)
     assert refused.status != 0
-    assert re.search(r"panda spoke 0 of 2 times, then: .*silent", refused.text)
+    assert re.search(rf"panda spoke [01] of 2 times, then: .*{seen}", refused.text)
     for phone in PHONES:
         hears(phone, FROM_TITAN)
 
