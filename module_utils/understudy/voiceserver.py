@@ -7,18 +7,16 @@ which is 200 only after a real synthesis that passed the audio checks.
 from __future__ import annotations
 
 import getpass
-import http.client
 import json
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import clock
 from .command import CommandError, run
+from .http_request import NoReply, ask
 
 #: Seconds between two looks, for one look, and for one command.
 LOOK_S, HEALTH_S, COMMAND_S = 0.1, 2.0, 90.0
@@ -27,8 +25,6 @@ STATE_S = 1.0
 #: One that says for so long that it cannot speak is not waited for, in seconds.
 FAILING_S = 20.0
 LOG_CHARACTERS = 1500
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServerError(Exception):
@@ -71,13 +67,8 @@ class VoiceServer:
         Another program on that port answers something else.
         """
         try:
-            try:
-                with _OPENER.open(self.health_url, timeout=HEALTH_S) as reply:
-                    body = reply.read(65536)
-            except urllib.error.HTTPError as error:
-                body = error.read(65536)
-            found = json.loads(body)
-        except (OSError, ValueError, http.client.HTTPException):
+            found = json.loads(ask(self.health_url, HEALTH_S).body)
+        except (NoReply, ValueError):
             return None
         return found if isinstance(found, dict) and "state" in found else None
 

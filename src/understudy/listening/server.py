@@ -11,10 +11,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from understudy.common.http_protocol import SafeProtocol
 from understudy.common.process import start_of
 from understudy.common.sockets import ListenError, is_loopback, listen
 from understudy.common.urls import url_host
@@ -31,7 +30,7 @@ IDLE_S = 10.0
 MOST_CONNECTIONS = 100
 
 
-class _Connection(H11Protocol):
+class _Connection(SafeProtocol):
     """A connection that keeps nobody else out: whoever only holds it has to go."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,16 +49,6 @@ class _Connection(H11Protocol):
         """Forget the connection."""
         self._check.cancel()
         super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, also in the middle of a request that is being answered."""
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        try:
-            super().send_400_response(msg)
-        except h11.LocalProtocolError:  # the answer had begun
-            self.transport.close()
 
     def _all(self) -> list[_Connection]:
         return [one for one in self.connections if isinstance(one, _Connection)]

@@ -18,8 +18,8 @@ from typing import Any
 
 import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from understudy.common.http_protocol import SafeProtocol
 from understudy.serve.config import ConfigError
 
 #: Within how many seconds the head of a request must have arrived.
@@ -129,7 +129,7 @@ class Connections:
             self._of_address -= Counter([one.address])  # none is kept at zero
 
 
-class HttpProtocol(H11Protocol):
+class HttpProtocol(SafeProtocol):
     """uvicorn's HTTP protocol, with a bound on the time of a head and a place among the others.
 
     Attributes:
@@ -172,16 +172,6 @@ class HttpProtocol(H11Protocol):
         self._others.remove(self)
         self._unset_keepalive_if_required()
         self._unset_head_timer()
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, also in the middle of a request that is being answered."""
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        try:
-            super().send_400_response(msg)
-        except h11.LocalProtocolError:  # the answer had begun
-            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
