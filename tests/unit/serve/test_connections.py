@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from loopback import FakeVoice, make_voices, serving, speechlike, voice_app, wait_for
+from loopback import FakeVoice, serving, speechlike, voice_app, wait_for
 from waiting import until
 
 from understudy.serve import auth, connections
@@ -21,16 +21,6 @@ from understudy.serve.log_limit import PER_MINUTE, LogLimit
 TOKEN = "s3cret"
 TEXT = "Good morning, how can I help you today?"
 HEAD = b"POST /synthesize HTTP/1.1\r\nHost: localhost\r\nX-Internal-Token: s3cret\r\n"
-
-
-@pytest.fixture
-def voices(tmp_path):
-    return make_voices(tmp_path / "voices")
-
-
-@pytest.fixture
-def voice():
-    return FakeVoice()
 
 
 @pytest.fixture

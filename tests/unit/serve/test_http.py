@@ -16,7 +16,6 @@ from loopback import (
     Answer,
     FakeVoice,
     Scripted,
-    make_voices,
     pcm_answer,
     serving,
     speechlike,
@@ -34,11 +33,6 @@ from understudy.serve import http as api
 TOKEN = "s3cret"
 TEXT = "Good morning, how can I help you today?"
 TESTS = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def voices(tmp_path):
-    return make_voices(tmp_path / "voices")
 
 
 @pytest.fixture

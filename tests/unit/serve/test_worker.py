@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from loopback import RATE, FakeVoice, make_voices, serving, speechlike, voice_app, wait_for
+from loopback import RATE, FakeVoice, serving, speechlike, voice_app, wait_for
 from waiting import until
 
 from understudy.audio import pcm
@@ -23,16 +23,6 @@ from understudy.serve.synthesis import PAUSE_S
 
 TEXT = "Good morning, how can I help you today?"
 SILENCE = np.zeros(2 * RATE, np.float32)
-
-
-@pytest.fixture
-def voices(tmp_path):
-    return make_voices(tmp_path / "voices")
-
-
-@pytest.fixture
-def voice():
-    return FakeVoice()
 
 
 @pytest.fixture
